@@ -1,0 +1,1 @@
+"""A daemon that guards leveraged positions on LN Markets against liquidation."""

@@ -1,0 +1,1 @@
+"""A real crash, replayed against the daemon."""

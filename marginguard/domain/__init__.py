@@ -1,0 +1,1 @@
+"""What a margin guard knows and decides: pure, importing the standard library alone."""

@@ -1,0 +1,78 @@
+"""How much a guard may still spend on a position: the tightest of its limits."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from marginguard.domain.memory import GuardMemory
+from marginguard.domain.model import Position
+from marginguard.domain.units import Sats
+
+_HOUR = timedelta(hours=1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """Bounds on spending, in sats.
+
+    `max_per_position` None means 3 times the position's entry margin; `max_per_day` None means
+    half the balance that the account opened the day (UTC) with; `max_per_action` None means no
+    bound of its own.
+    """
+
+    max_per_action: Sats | None = None
+    max_per_position: Sats | None = None
+    max_per_day: Sats | None = None
+    reserve_balance: Sats = Sats(0)
+    max_spending_actions_per_hour: int = 6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Allowance:
+    """The sats that may be spent now, and the limit that decides it, in words."""
+
+    amount: Sats
+    limit: str
+
+
+def allowance(
+    budget: Budget, memory: GuardMemory, position: Position, balance: Sats, now: datetime
+) -> Allowance:
+    """Return what may be spent on `position` at `now`, never below 0.
+
+    Spending whose outcome is still unknown counts as spent.
+    """
+    last_hour = sum(1 for spend in memory.spends if now - spend.at < _HOUR)
+    if last_hour >= budget.max_spending_actions_per_hour:
+        return Allowance(
+            amount=Sats(0),
+            limit=(
+                f"{last_hour} spending actions in the last hour reach"
+                f" max_spending_actions_per_hour {budget.max_spending_actions_per_hour}"
+            ),
+        )
+    amount, limit = min(_limits(budget, memory, position, balance, now))
+    return Allowance(amount=Sats(max(0, amount)), limit=limit)
+
+
+def _limits(
+    budget: Budget, memory: GuardMemory, position: Position, balance: Sats, now: datetime
+) -> list[tuple[int, str]]:
+    on_position = sum(s.amount for s in memory.spends if s.position_id == position.id)
+    today = sum(s.amount for s in memory.spends if s.at.date() == now.date())
+    per_position = budget.max_per_position
+    if per_position is None:
+        per_position = Sats(3 * position.entry_margin)
+    per_day = budget.max_per_day
+    if per_day is None:
+        per_day = Sats((memory.opening.balance if memory.opening else balance) // 2)
+    limits = [
+        (
+            balance - budget.reserve_balance,
+            f"the balance of {balance:,} sats less reserve_balance {budget.reserve_balance:,}",
+        ),
+        (per_position - on_position, f"max_per_position {per_position:,} sats for the position"),
+        (per_day - today, f"max_per_day {per_day:,} sats"),
+    ]
+    if budget.max_per_action is not None:
+        limits.append((budget.max_per_action, f"max_per_action {budget.max_per_action:,} sats"))
+    return limits

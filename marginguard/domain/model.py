@@ -1,0 +1,132 @@
+"""The things that a guard looks at: positions, accounts, prices."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from marginguard.domain.units import AccountId, Percent, PositionId, Price, Sats, Usd
+
+
+class Side(StrEnum):
+    """The direction of a position."""
+
+    LONG = "long"
+    SHORT = "short"
+
+    @property
+    def sign(self) -> int:
+        """+1 for a long, -1 for a short."""
+        return 1 if self is Side.LONG else -1
+
+
+class MarginMode(StrEnum):
+    """Whether a position has its own margin or shares the account's cross margin."""
+
+    ISOLATED = "isolated"
+    CROSS = "cross"
+
+
+class RiskLevel(StrEnum):
+    """How close a position is to liquidation, by its margin level."""
+
+    SAFE = "safe"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+
+class ActionKind(StrEnum):
+    """A protective step that a guard can take on a position."""
+
+    CLOSE_POSITION = "close_position"
+    ADD_MARGIN = "add_margin"
+
+    @property
+    def spends(self) -> bool:
+        """Whether the step takes sats from the account's balance."""
+        return self is ActionKind.ADD_MARGIN
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Position:
+    """A running position as the exchange reports it.
+
+    `margin` excludes `maintenance_margin` on an isolated trade and includes it on the cross
+    position. `pl` and `liquidation_price` are the exchange's own figures. The funding and
+    cash-in sums only ever matter as differences between two reads of one position.
+    """
+
+    id: PositionId
+    mode: MarginMode
+    side: Side
+    quantity: Usd
+    entry_price: Price
+    margin: Sats
+    maintenance_margin: Sats
+    leverage: float
+    pl: Sats
+    liquidation_price: Price | None
+    stop_loss: Price | None
+    take_profit: Price | None
+    entry_margin: Sats
+    funding_paid: Sats
+    cashed_in: Sats
+    client_id: str | None
+
+    @property
+    def buffer(self) -> Sats:
+        """The sats that a loss may eat before the position is liquidated."""
+        if self.mode is MarginMode.CROSS:
+            return Sats(self.margin - self.maintenance_margin)
+        return self.margin
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClosedTrade:
+    """An isolated trade that no longer runs. `pl` is its realised profit or loss."""
+
+    id: PositionId
+    exit_price: Price | None
+    pl: Sats
+    closed_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Balance:
+    """What an account can spend: `available` sats outside of any margin."""
+
+    account_id: AccountId
+    available: Sats
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PriceQuote:
+    """The last price, which settles P&L and liquidation.
+
+    `received_s` is monotonic seconds, so that its age survives a jump of the wall clock.
+    `confirmed` is False for a jump that nothing has borne out yet: closing may act on it,
+    spending may not.
+    """
+
+    last: Price
+    index: Price
+    received_s: float
+    confirmed: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Assessment:
+    """A position at a price: how much of its margin is used up, and where it ends.
+
+    `trigger_price` is where the level reaches the guard's threshold, and None for a position
+    that no guard covers or for a short that never gets there.
+    """
+
+    position: Position
+    price: Price
+    level: Percent
+    risk: RiskLevel
+    liquidation_price: Price | None
+    liquidation_distance: Percent | None
+    trigger_price: Price | None

@@ -1,0 +1,174 @@
+"""What is written down: intents and actions, executions, and what a guard remembers.
+
+Each record is a whole snapshot of its subject. The journal keeps every snapshot in order, so
+the newest one of an id is the truth, and writing one twice changes nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Self
+from uuid import UUID
+
+from marginguard.domain.errors import ErrorCode, ErrorType
+from marginguard.domain.memory import GuardMemory
+from marginguard.domain.model import ActionKind, Position
+from marginguard.domain.units import AccountId, GuardId, Percent, PositionId, Price, Sats, Usd
+
+
+class ActionStatus(StrEnum):
+    """How far an action has come.
+
+    `intended`: written down, nothing sent. `sent`: a request went out or is about to. `done`:
+    proved. `rejected`: certain not to have happened. `unknown`: cannot be told yet. `gone`: the
+    position ended before the action could work.
+    """
+
+    INTENDED = "intended"
+    SENT = "sent"
+    DONE = "done"
+    REJECTED = "rejected"
+    UNKNOWN = "unknown"
+    GONE = "gone"
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing more can follow."""
+        return self in {ActionStatus.DONE, ActionStatus.REJECTED, ActionStatus.GONE}
+
+
+class ExecutionStatus(StrEnum):
+    """How one run of a guard ended; `completed` means that every needed action is proved."""
+
+    COMPLETED = "completed"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+class ExecutionSource(StrEnum):
+    """Why a guard was run."""
+
+    SCHEDULE = "schedule"
+    PRICE = "price"
+    RETRY = "retry"
+    RUN_NOW = "run-now"
+    RECOVER = "recover"
+
+
+class ArmedState(StrEnum):
+    """Whether a guard guards. `degraded`: it cannot see for now; `disarmed`: it will not act."""
+
+    ARMED = "armed"
+    DEGRADED = "degraded"
+    DISARMED = "disarmed"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PositionState:
+    """What an action is measured against: the position's figures at one read."""
+
+    quantity: Usd
+    margin: Sats
+    entry_price: Price
+    liquidation_price: Price | None
+    funding_paid: Sats
+    cashed_in: Sats
+    price: Price | None
+
+    @classmethod
+    def of(cls, position: Position, price: Price | None) -> Self:
+        """Return the state of `position`, read when the last price was `price`."""
+        return cls(
+            quantity=position.quantity,
+            margin=position.margin,
+            entry_price=position.entry_price,
+            liquidation_price=position.liquidation_price,
+            funding_paid=position.funding_paid,
+            cashed_in=position.cashed_in,
+            price=price,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ActionRecord:
+    """One protective step on one position, from intent to proof.
+
+    `sent_at` is when the newest attempt was about to be signed: the 35 s rule counts from it.
+    `frozen` marks an action whose outcome can never be told by reading. `proof` says in words
+    what the position showed afterwards.
+    """
+
+    id: UUID
+    execution_id: UUID
+    guard_id: GuardId
+    account_id: AccountId
+    position_id: PositionId
+    episode_id: str
+    kind: ActionKind
+    amount: Sats
+    status: ActionStatus
+    dry_run: bool
+    reason: str
+    level: Percent
+    threshold: Percent
+    before: PositionState
+    intended_at: datetime
+    after: PositionState | None = None
+    sent_at: datetime | None = None
+    settled_at: datetime | None = None
+    attempts: int = 0
+    outcome: str | None = None
+    exchange_id: str | None = None
+    client_id: str | None = None
+    error: str | None = None
+    proof: str | None = None
+    frozen: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExecutionRecord:
+    """One finished run of a guard that had something to do or failed.
+
+    `results` has one line of plain English for each position that required action; `phases`
+    says how many seconds each phase took.
+    """
+
+    id: UUID
+    guard_id: GuardId
+    account_id: AccountId
+    user_id: str
+    status: ExecutionStatus
+    source: ExecutionSource
+    version: str
+    dry_run: bool
+    positions_total: int
+    positions_requiring_action: int
+    positions_succeeded: int
+    positions_failed: int
+    price: Price | None
+    error_code: ErrorCode | None
+    error_type: ErrorType | None
+    error: str | None
+    started_at: datetime
+    finished_at: datetime
+    duration_s: float
+    results: Mapping[PositionId, str] = field(default_factory=dict)
+    phases: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GuardState:
+    """What must survive a restart: whether the guard guards, and what it remembers."""
+
+    guard_id: GuardId
+    account_id: AccountId
+    armed: ArmedState
+    reason: str
+    since: datetime
+    memory: GuardMemory
+    updated_at: datetime
+
+
+Record = ActionRecord | ExecutionRecord | GuardState

@@ -1,0 +1,1 @@
+"""The client of LN Markets: REST v3."""

@@ -1,0 +1,111 @@
+"""What the engine needs of the outside world, as narrow protocols.
+
+The engine, the exchange client, the storage and the notifiers meet here and in `app.py` alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from marginguard.domain.model import Assessment, Balance, ClosedTrade, Position, PriceQuote
+from marginguard.domain.notice import Notice
+from marginguard.domain.outcome import Outcome
+from marginguard.domain.records import ActionRecord, GuardState, Record
+from marginguard.domain.units import AccountId, GuardId, PositionId, Sats
+
+
+class Clock(Protocol):
+    """The time of day, and time that only ever goes forward."""
+
+    def now(self) -> datetime:
+        """Return the wall clock's time, aware, in UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Return seconds that never jump; for deadlines and ages."""
+        ...
+
+
+class Exchange(Protocol):
+    """One account on the exchange.
+
+    Reads raise `Transient` (or a subclass), `Rejected` or `Unauthorized`; a read that returns
+    is complete. Calls that change something never raise for what the exchange or the network
+    does: they return an `Outcome`.
+    """
+
+    async def balance(self) -> Balance:
+        """Return what the account can spend."""
+        ...
+
+    async def running_positions(self) -> tuple[Position, ...]:
+        """Return every running position; an empty tuple means that there are none."""
+        ...
+
+    async def closed_trade(self, position_id: PositionId, since: datetime) -> ClosedTrade | None:
+        """Return the closed trade of this id if it ended at or after `since`."""
+        ...
+
+    async def close_position(self, position_id: PositionId) -> Outcome:
+        """Ask once to close the position whole."""
+        ...
+
+    async def add_margin(self, position_id: PositionId, amount: Sats) -> Outcome:
+        """Ask once to add `amount` sats (above 0) to the position's margin."""
+        ...
+
+
+class PriceSource(Protocol):
+    """Where the last price comes from."""
+
+    async def quote(self) -> PriceQuote:
+        """Return a fresh quote; raises `Transient` or `StaleData` when there is none."""
+        ...
+
+
+class Journal(Protocol):
+    """The write-ahead record on the local disk, drained to the database."""
+
+    async def append(self, *records: Record, patience_s: float = 0.0) -> None:
+        """Make the records durable, in order; return once they are.
+
+        Then waits at most `patience_s` for the database to hold them too. Raises `DiskFull`
+        when they cannot be written.
+        """
+        ...
+
+    def unsettled_actions(self) -> Sequence[ActionRecord]:
+        """Return the newest record of every action that is not settled, oldest first."""
+        ...
+
+    def guard_states(self) -> Mapping[GuardId, GuardState]:
+        """Return the newest state of every guard."""
+        ...
+
+
+class Observations(Protocol):
+    """What is seen but need not survive a crash: it reaches the database soon, or not at all.
+
+    Nothing here waits or raises.
+    """
+
+    def positions(
+        self,
+        account_id: AccountId,
+        seen: Mapping[PositionId, tuple[Assessment, GuardId | None]],
+        at: datetime,
+    ) -> None:
+        """Note all running positions of an account, each with the guard that covers it."""
+        ...
+
+    def checked(self, guard_id: GuardId, account_id: AccountId, at: datetime) -> None:
+        """Note that a guard looked and had nothing to do."""
+        ...
+
+
+class Notifier(Protocol):
+    """Tells the owner, off the critical path."""
+
+    def tell(self, notice: Notice) -> None:
+        """Queue a notice; returns at once and never raises."""
+        ...

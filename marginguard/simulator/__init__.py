@@ -1,0 +1,1 @@
+"""A simulated LN Markets, true to its protocol."""
