@@ -1,1 +1,3 @@
 """A daemon that guards leveraged positions on LN Markets against liquidation."""
+
+__version__ = "0.1.0"

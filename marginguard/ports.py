@@ -54,6 +54,10 @@ class Exchange(Protocol):
         """Ask once to add `amount` sats (above 0) to the position's margin."""
         ...
 
+    async def resync_clock(self) -> None:
+        """Measure the exchange's clock again, after it refused a signature; never raises."""
+        ...
+
 
 class PriceSource(Protocol):
     """Where the last price comes from."""

@@ -13,7 +13,7 @@ from marginguard.domain.units import SATS_PER_BTC, Price, Usd
 
 
 class Contract(Protocol):
-    """The two questions that the margin mathematics asks of a contract."""
+    """The questions that the margin mathematics asks of a contract."""
 
     def profit_and_loss(self, *, side: Side, quantity: Usd, entry: Price, price: Price) -> int:
         """Return the profit (or loss, negative) at `price`, rounded down to a whole unit."""
@@ -27,6 +27,10 @@ class Contract(Protocol):
 
     def loss_at(self, *, side: Side, quantity: Usd, entry: Price, price: Fraction) -> Fraction:
         """Return the exact loss (negative for a profit) at `price`."""
+        ...
+
+    def notional(self, *, quantity: Usd, entry: Price) -> Fraction:
+        """Return the exact value of the position at entry: its margin at leverage 1."""
         ...
 
 
@@ -59,6 +63,10 @@ class InverseContract:
         """Return the exact loss in sats at `price`."""
         return side.sign * quantity * SATS_PER_BTC * (1 / price - 1 / Fraction(entry))
 
+    def notional(self, *, quantity: Usd, entry: Price) -> Fraction:
+        """Return `quantity * 1e8 / entry` in sats."""
+        return quantity * SATS_PER_BTC / Fraction(entry)
+
 
 @dataclass(frozen=True, slots=True)
 class LinearContract:
@@ -81,6 +89,10 @@ class LinearContract:
     def loss_at(self, *, side: Side, quantity: Usd, entry: Price, price: Fraction) -> Fraction:
         """Return the exact loss at `price`."""
         return side.sign * (Fraction(entry) - price) * quantity
+
+    def notional(self, *, quantity: Usd, entry: Price) -> Fraction:
+        """Return `quantity * entry`."""
+        return quantity * Fraction(entry)
 
 
 INVERSE: Contract = InverseContract()

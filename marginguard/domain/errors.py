@@ -38,9 +38,16 @@ class MarginguardError(Exception):
 
 
 class ConfigError(MarginguardError):
-    """Tell the operator, who must change the configuration; retrying is useless."""
+    """Tell the operator, who must change the configuration; retrying is useless.
+
+    Each of `problems` is one line that names file, key, value and what is allowed.
+    """
 
     error_type = ErrorType.CONFIGURATION
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
 
 
 class Transient(MarginguardError):

@@ -11,12 +11,13 @@ price never farther from the market and a distance never larger than exact arith
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
 from fractions import Fraction
 from typing import Final
 
 from marginguard.domain.contracts import INVERSE, Contract
 from marginguard.domain.model import Assessment, MarginMode, Position, RiskLevel, Side
-from marginguard.domain.units import PRICE_STEP, SATS_PER_BTC, Percent, Price, Sats
+from marginguard.domain.units import PRICE_STEP, Percent, Price, Sats
 
 FULLY_USED: Final = Percent(100.0)
 
@@ -86,8 +87,25 @@ def risk_level(level: Percent) -> RiskLevel:
     return next((risk for bound, risk in _RISK_LEVELS if level >= bound), RiskLevel.SAFE)
 
 
+def show_level(level: Percent, threshold: Percent | None = None) -> str:
+    """Return a level for people to read: never shown lower, so rounded up to one decimal.
+
+    With a `threshold`, it gets as many decimals as it takes to be shown on its side of it.
+    """
+    # The last bit of a level was rounded up already: 81.10000000000001 is 81.1, not 81.2.
+    exact = Decimal(repr(math.nextafter(level, 0.0)))
+    for decimals in range(1, 16):
+        shown = exact.quantize(Decimal(1).scaleb(-decimals), ROUND_CEILING)
+        if threshold is None or (shown >= Decimal(repr(threshold))) == (level >= threshold):
+            return str(shown)
+    return repr(level)
+
+
 def exact_liquidation_price(position: Position, contract: Contract = INVERSE) -> Fraction | None:
-    """Return the price at which the loss equals the buffer, unrounded; None if there is none."""
+    """Return the price at which the loss equals the buffer, unrounded; None if there is none.
+
+    Without a buffer (below 0) that lies in the profit, as the exchange has it.
+    """
     return _price_at_level(position, FULLY_USED, contract)
 
 
@@ -96,7 +114,8 @@ def liquidation_price(position: Position, contract: Contract = INVERSE) -> Price
 
     Rounded to a float towards the market: up for a long, down for a short.
     """
-    return _towards_market(position.side, exact_liquidation_price(position, contract))
+    exact = exact_liquidation_price(position, contract)
+    return None if exact is None else _towards_market(position.side, exact)
 
 
 def liquidation_distance(
@@ -118,34 +137,42 @@ def trigger_price(
 ) -> Price | None:
     """Return the price at which the margin level reaches `threshold`; None if it never does.
 
-    Rounded to a float towards the market: up for a long, down for a short, so that at it the
-    level is never below `threshold`.
+    Rounded to a float, towards the market if the level has reached `threshold` there, so that
+    at it the level is never below `threshold`. Without a buffer it is the liquidation price.
     """
-    return _towards_market(position.side, _price_at_level(position, threshold, contract))
+    exact = _price_at_level(position, threshold, contract)
+    if exact is None:
+        return None
+    nearer = _towards_market(position.side, exact)
+    if margin_level(position, nearer, contract) >= threshold:
+        return nearer
+    return _away_from_market(position.side, exact)
 
 
-def room_to_add(position: Position) -> Sats | None:
+def room_to_add(position: Position, contract: Contract = INVERSE) -> Sats | None:
     """Return the sats that may still be added before leverage falls below 1; None: no cap.
 
-    The exchange refuses to add margin to an isolated trade beyond `quantity * 1e8 / entry`; a
-    deposit into the cross margin has no such cap.
+    The exchange refuses to add margin to an isolated trade beyond its value at entry
+    (`quantity * 1e8 / entry`); a deposit into the cross margin has no such cap.
     """
     if position.mode is MarginMode.CROSS:
         return None
-    ceiling = position.quantity * SATS_PER_BTC / Fraction(position.entry_price)
+    ceiling = contract.notional(quantity=position.quantity, entry=position.entry_price)
     return Sats(max(0, math.floor(ceiling) - position.margin))
 
 
 def margin_to_reach_level(
     position: Position, price: Price, target: Percent, contract: Contract = INVERSE
 ) -> Remedy:
-    """Return the margin to add so that the level at `price` is at most `target` (above 0).
+    """Return the margin to add so that the level at `price` is at most `target`.
 
-    `ceil(loss * 100 / target - B)`, capped where an isolated trade's leverage would pass 1.
+    `ceil(loss * 100 / target - B)`, and a buffer of 1 sat at least; capped where an isolated
+    trade's leverage would fall below 1. Raises `ValueError` for a target of 0 or less.
     """
+    if target <= 0:
+        raise ValueError(f"a target level must be above 0, not {target}")
     loss = -profit_and_loss(position, price, contract)
-    needed = math.ceil(loss * 100 / Fraction(target)) - position.buffer
-    return _capped(position, needed)
+    return _adding_up_to(math.ceil(loss * 100 / Fraction(target)), position, contract)
 
 
 def margin_to_reach_distance(
@@ -154,13 +181,16 @@ def margin_to_reach_distance(
     """Return the margin to add so that liquidation is `distance` % away from `price`.
 
     The buffer whose liquidation price is `price * (1 - distance/100)` for a long, with plus for
-    a short, less the present buffer; capped where an isolated trade's leverage would pass 1.
+    a short, less the present buffer; capped where an isolated trade's leverage would fall below
+    1. Raises `ValueError` unless `distance` is between 0 and 100: no margin puts it farther.
     """
+    if not 0 < distance < 100:
+        raise ValueError(f"a liquidation distance must be between 0 and 100 %, not {distance}")
     goal = Fraction(price) * (1 - position.side.sign * Fraction(distance) / 100)
     loss = contract.loss_at(
         side=position.side, quantity=position.quantity, entry=position.entry_price, price=goal
     )
-    return _capped(position, math.ceil(loss) - position.buffer)
+    return _adding_up_to(math.ceil(loss), position, contract)
 
 
 def assess(
@@ -192,26 +222,30 @@ def _level(*, loss: int, buffer: int) -> Percent:
 
 
 def _price_at_level(position: Position, level: Percent, contract: Contract) -> Fraction | None:
+    buffer = Fraction(position.buffer)
     return contract.price_at_loss(
         side=position.side,
         quantity=position.quantity,
         entry=position.entry_price,
-        loss=max(0, position.buffer) * Fraction(level) / 100,
+        loss=buffer * Fraction(level) / 100 if buffer > 0 else buffer,
     )
 
 
-def _capped(position: Position, needed: int) -> Remedy:
-    wanted = max(0, needed)
-    room = room_to_add(position)
+def _adding_up_to(buffer: int, position: Position, contract: Contract) -> Remedy:
+    # Without any buffer the level is 100 whatever the loss, so 1 sat is the least.
+    wanted = max(0, max(1, buffer) - position.buffer)
+    room = room_to_add(position, contract)
     if room is None or wanted <= room:
         return Remedy(amount=Sats(wanted), capped=False)
     return Remedy(amount=room, capped=True)
 
 
-def _towards_market(side: Side, price: Fraction | None) -> Price | None:
-    if price is None:
-        return None
+def _towards_market(side: Side, price: Fraction) -> Price:
     return Price(_float_up(price) if side is Side.LONG else _float_down(price))
+
+
+def _away_from_market(side: Side, price: Fraction) -> Price:
+    return Price(_float_down(price) if side is Side.LONG else _float_up(price))
 
 
 def _float_up(exact: Fraction) -> float:

@@ -53,8 +53,10 @@ class Position:
     """A running position as the exchange reports it.
 
     `margin` excludes `maintenance_margin` on an isolated trade and includes it on the cross
-    position. `pl` and `liquidation_price` are the exchange's own figures. The funding and
-    cash-in sums only ever matter as differences between two reads of one position.
+    position. `pl` and `liquidation_price` are the exchange's own figures. `funding_paid` is the
+    net of all funding (negative when more was received), `cashed_in` what was taken out of the
+    margin, profit not counted; both only ever matter as differences between two reads of one
+    position.
     """
 
     id: PositionId

@@ -62,7 +62,8 @@ class View:
 
     `balance` None means that it is not known, so nothing may be spent. `unsettled` names, for a
     position, why an earlier spending action of it is not settled yet; `frozen` likewise for one
-    that never can be. `may_spend` is False while the journal cannot be written.
+    that never can be. `in_flight` are the positions that an action is being carried out on at this
+    moment. `spending_barred` says why nothing may be spent at all for now, or is None.
     """
 
     positions: tuple[Position, ...]
@@ -70,7 +71,8 @@ class View:
     balance: Sats | None
     unsettled: Mapping[PositionId, str]
     frozen: Mapping[PositionId, str]
-    may_spend: bool = True
+    in_flight: frozenset[PositionId] = frozenset()
+    spending_barred: str | None = None
 
 
 class Verdict(StrEnum):
@@ -171,7 +173,10 @@ def _episode(
     if episode is None and assessment.level >= threshold:
         memory = memory.opened(rules.guard_id, position_id, threshold, now)
         return memory.episode(position_id, threshold), memory
-    if episode is not None and assessment.level < threshold - rules.hysteresis:
+    if episode is None:
+        return None, memory
+    # A level of 0 ends it too: a threshold within the hysteresis leaves nothing below it.
+    if assessment.level <= 0 or assessment.level < threshold - rules.hysteresis:
         return None, memory.closed(episode)
     return episode, memory
 
@@ -195,15 +200,19 @@ def _decide_one(
         )
 
     level, threshold = assessment.level, rules.rung.threshold
+    shown = margin.show_level(level, threshold)
     if episode is None or level < threshold:
-        return decision(Verdict.SAFE, f"level {level:.1f} % is below the threshold {threshold:g} %")
-    breach = f"level {level:.1f} % has reached the threshold {threshold:g} %"
+        return decision(Verdict.SAFE, f"level {shown} % is below the threshold {threshold:g} %")
+    breach = f"level {shown} % has reached the threshold {threshold:g} %"
     if not rules.auto_execution:
         return decision(Verdict.ALERT, f"{breach}; auto_execution is off, so nothing is done")
+    if assessment.position.id in view.in_flight:
+        return decision(Verdict.SETTLING, f"{breach}; an action on it is under way")
     if _cooling_down(episode, level, rules.cooldown, now):
         if episode.refusal is not None:
             return decision(Verdict.UNPROTECTED, f"{breach}; {episode.refusal}")
-        return decision(Verdict.COOLDOWN, f"{breach}; the last action is under {rules.cooldown}")
+        wait = f"the cooldown of {rules.cooldown.total_seconds():g} s since the last action runs"
+        return decision(Verdict.COOLDOWN, f"{breach}; {wait}")
     if rules.rung.action is ActionKind.CLOSE_POSITION:
         return decision(Verdict.ACT, breach, Plan(kind=rules.rung.action, amount=Sats(0)))
     verdict, plan, detail = _plan_spending(assessment, view, rules, memory, now)
@@ -215,7 +224,8 @@ def _cooling_down(episode: Episode, level: Percent, cooldown: timedelta, now: da
         return False
     if level >= ALWAYS_ACT_LEVEL or level >= episode.last_action_level + WORSENED_BY:
         return False
-    return now - episode.last_action_at < cooldown
+    # Either way: a wall clock set back must not hold the next action for longer.
+    return abs(now - episode.last_action_at) < cooldown
 
 
 def _plan_spending(
@@ -231,18 +241,21 @@ def _plan_spending(
         return Verdict.UNPROTECTED, None, f"; {why}"
     remedy = _remedy(assessment, rules.rung)
     if remedy.amount == 0:
-        return Verdict.UNPROTECTED, None, "; no margin can be added: leverage would fall below 1"
+        return Verdict.UNPROTECTED, None, f"; {_no_remedy(remedy, rules.rung)}"
     assert view.balance is not None  # noqa: S101 - _unable_to_spend has ruled it out
     planned = sum(s.amount for s in memory.spends if s.action_id == _NOT_YET_AN_ACTION)
     allowed = allowance(rules.budget, memory, position, Sats(view.balance - planned), now)
     if remedy.amount <= allowed.amount:
         plan = Plan(kind=rules.rung.action, amount=remedy.amount, capped=remedy.capped)
         return Verdict.ACT, plan, ""
-    return (
-        Verdict.UNPROTECTED,
-        None,
-        f"; {remedy.amount:,} sats are needed and {allowed.amount:,} allowed by {allowed.limit}",
-    )
+    needed = f"{remedy.amount:,} sats are needed and {allowed.amount:,} may be spent"
+    return Verdict.UNPROTECTED, None, f"; {needed}: {allowed.limit}"
+
+
+def _no_remedy(remedy: margin.Remedy, rung: Rung) -> str:
+    if remedy.capped:
+        return "no margin can be added: leverage would fall below 1"
+    return f"the level is within target_margin_level {rung.target_margin_level:g} %: lower that"
 
 
 def _unable_to_spend(view: View) -> str | None:
@@ -250,9 +263,7 @@ def _unable_to_spend(view: View) -> str | None:
         return "the account's balance is not known, so nothing is spent"
     if not view.quote.confirmed:
         return "the price jumped and nothing confirms it yet, so nothing is spent"
-    if not view.may_spend:
-        return "the journal cannot be written, so nothing is spent"
-    return None
+    return view.spending_barred
 
 
 def _remedy(assessment: Assessment, rung: Rung) -> margin.Remedy:

@@ -30,15 +30,16 @@ def prove_added_margin(before: PositionState, amount: Sats, running: Position | 
     """Tell whether `amount` sats were added to a position since the read `before`.
 
     The margin that it would have without the addition is known but for one thing: funding that
-    the position received may or may not have been paid into it. So it is a range, and the margin
-    found is compared with that range with and without the amount.
+    the position received (net) may or may not have been paid into it; funding that it paid was
+    taken from it. So it is a range, and the margin found is compared with that range with and
+    without the amount.
     """
     if running is None:
         return Proof.GONE
     funding = running.funding_paid - before.funding_paid
     cashed_in = running.cashed_in - before.cashed_in
     low = before.margin - cashed_in - max(0, funding)
-    high = before.margin - cashed_in + max(0, -funding)
+    high = before.margin - cashed_in - funding
     could_be_without = low <= running.margin <= high
     could_be_with = running.margin >= low + amount
     if could_be_with != could_be_without:

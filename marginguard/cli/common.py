@@ -1,0 +1,85 @@
+"""What every command shares: the option that names the configuration, and how errors end."""
+
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import click
+
+from marginguard.domain.errors import ConfigError, MarginguardError
+
+DEFAULT_CONFIG = Path("/etc/marginguard/config.toml")
+
+
+class ExitCode(IntEnum):
+    """What a command's exit says to a script."""
+
+    FINE = 0
+    PROBLEM = 1
+    CONFIG = 2
+    FAILED = 3
+    INTERRUPTED = 130
+
+
+def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--config FILE`, passed on as the argument `config_path`."""
+    return click.option(
+        "--config",
+        "config_path",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        default=DEFAULT_CONFIG,
+        envvar="MARGINGUARD_CONFIG",
+        help=f"The configuration [default: $MARGINGUARD_CONFIG, then {DEFAULT_CONFIG}].",
+    )(command)
+
+
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--json`, passed on as the argument `as_json`."""
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print one JSON value on stdout, nothing else."
+    )(command)
+
+
+@contextmanager
+def error_boundary() -> Iterator[None]:
+    """End the process with the exit code and the words that an error calls for.
+
+    Only a fault of the program itself shows a traceback. A closed pipe is left to click, which
+    ends quietly.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        raise
+    except (click.exceptions.Exit, click.Abort, click.ClickException):
+        raise
+    except Exception as error:  # noqa: BLE001 - the last resort: nothing above can handle it
+        sys.exit(_tell(error))
+
+
+def _tell(error: Exception) -> ExitCode:
+    members = list(_members(error))
+    if not all(isinstance(member, MarginguardError) for member in members):
+        traceback.print_exception(error)
+        return ExitCode.FAILED
+    for member in members:
+        for line in str(member).splitlines():
+            click.echo(f"error: {line}", err=True)
+    only_config = all(isinstance(member, ConfigError) for member in members)
+    return ExitCode.CONFIG if only_config else ExitCode.FAILED
+
+
+def _members(error: Exception) -> Iterator[Exception]:
+    """Yield the errors of a group (a task group's, say), or the error itself."""
+    if isinstance(error, ExceptionGroup):
+        for member in error.exceptions:
+            yield from _members(member)
+    else:
+        yield error

@@ -1,0 +1,27 @@
+"""`marginguard run`: the daemon."""
+
+import os
+from pathlib import Path
+
+import click
+import uvloop
+
+from marginguard import logs
+from marginguard.app import Daemon
+from marginguard.cli.common import config_option
+from marginguard.config import load_config
+
+
+@click.command()
+@config_option
+@click.option("--dry-run", is_flag=True, help="Do everything but send: it does not guard then.")
+@click.option("--debug", is_flag=True, help="Log more, with tracebacks.")
+def run(config_path: Path, *, dry_run: bool, debug: bool) -> None:
+    """Guard the configured accounts until SIGINT or SIGTERM."""
+    config = load_config(config_path, os.environ)
+    logs.configure(environ=os.environ, secrets=config.secret_values(), debug=debug)
+
+    async def guard() -> None:
+        await Daemon(config, dry_run=dry_run).run()
+
+    uvloop.run(guard())

@@ -1,0 +1,238 @@
+"""Reading the configuration: file, environment, validation, and what to say of faults."""
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from pydantic import SecretStr, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+
+from marginguard.config import consistency
+from marginguard.config.fields import FromEnvironment, Surroundings
+from marginguard.config.models import (
+    AccountSettings,
+    ActionsSettings,
+    DaemonSettings,
+    DatabaseSettings,
+    ExchangeSettings,
+    File,
+    GuardSettings,
+    NotificationsSettings,
+    Sections,
+)
+from marginguard.config.problems import (
+    ENVIRONMENT_PREFIX,
+    NESTED,
+    Document,
+    Fault,
+    faults_of,
+    label,
+)
+from marginguard.domain.errors import ConfigError
+from marginguard.domain.units import AccountId, GuardId
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefusedGuard:
+    """A guard that does not guard because of its own configuration.
+
+    `id` is the guard's own, or its place (`guards[2]`) where it has none that is its alone.
+    Each of `problems` is one line.
+    """
+
+    id: GuardId
+    account: AccountId | None
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    """A configuration that can be run. `warnings` are faults that it can be run in spite of."""
+
+    path: Path
+    daemon: DaemonSettings
+    exchange: ExchangeSettings
+    actions: ActionsSettings
+    database: DatabaseSettings
+    notifications: NotificationsSettings
+    accounts: tuple[AccountSettings, ...]
+    guards: tuple[GuardSettings, ...]
+    refused_guards: tuple[RefusedGuard, ...]
+    warnings: tuple[str, ...]
+
+    def secret_values(self) -> frozenset[str]:
+        """Return everything that must never be printed, for the log's redaction."""
+        secrets: set[str] = set()
+        for account in self.accounts:
+            for secret in (account.key, account.secret, account.passphrase):
+                secrets.add(secret.get_secret_value())
+        for url in (self.database.url, self.notifications.webhook.url):
+            if url is not None:
+                secrets.update(_secret_parts(url))
+        return frozenset(secrets)
+
+
+def _secret_parts(url: SecretStr) -> Iterator[str]:
+    """Yield a URL, and what of it is secret on its own: its password, and a long path."""
+    value = url.get_secret_value()
+    parts = urlsplit(value)
+    yield value
+    if parts.password:
+        yield parts.password
+        yield unquote(parts.password)
+    if parts.scheme in {"http", "https"}:
+        for part in (*parts.path.split("/"), parts.query):
+            if len(part) >= 16:  # shorter ones are words, not tokens
+                yield part
+
+
+def load_config(path: Path, environ: Mapping[str, str]) -> Config:
+    """Read the configuration at `path`, its values overridden by those in `environ`.
+
+    A fault in one guard refuses that guard alone (`Config.refused_guards`). Raises `ConfigError`
+    with a line for each fault of everything else.
+    """
+    text, mode = _read(path)
+    data = _parse(path, text)
+    data = _overridden(data, _from_environment(environ))
+    data.setdefault("daemon", {})  # its state_dir is found in the environment
+    surroundings = Surroundings(path=path, mode=mode, environ=environ)
+    try:
+        file = File.model_validate(data, context=surroundings)
+    except ValidationError as error:
+        document = Document(path=path, data=data)
+        # Not chained: pydantic's error carries the values, secrets among them.
+        raise ConfigError(*map(document.line, faults_of(error, File))) from None
+    document = Document(path=path, data=data, model=file)
+    if problems := tuple(map(document.line, consistency.file_faults(file))):
+        raise ConfigError(*problems)
+    guards, refused = _guards(path, file)
+    return Config(
+        path=path,
+        daemon=file.daemon,
+        exchange=file.exchange,
+        actions=file.actions,
+        database=file.database,
+        notifications=file.notifications,
+        accounts=file.accounts,
+        guards=guards,
+        refused_guards=refused,
+        warnings=tuple(dict.fromkeys(surroundings.warnings)),
+    )
+
+
+def _read(path: Path) -> tuple[str, int]:
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            # Some editors begin a file with a byte order mark, which TOML does not know.
+            return file.read().decode("utf-8-sig"), mode
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}): name the file with --config FILE or"
+            " MARGINGUARD_CONFIG; config.example.toml is a start for a new one"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: byte {error.start} is not UTF-8 text") from None
+
+
+def _parse(path: Path, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: is not valid TOML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: is not valid TOML: nested too deeply") from None
+
+
+class _Environment(Sections, BaseSettings):
+    """Tells pydantic-settings which names to look for; never instantiated."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX, env_nested_delimiter=NESTED, enable_decoding=False
+    )
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return the values that variables such as MARGINGUARD_DAEMON__INTERVAL give.
+
+    A variable that does not begin with a table's name is somebody else's, perhaps a secret that
+    the file refers to by `env:`.
+    """
+    source = EnvSettingsSource(_Environment)
+    source.env_vars = {
+        name.lower(): FromEnvironment(value)
+        for name, value in environ.items()
+        if name.startswith(ENVIRONMENT_PREFIX) and NESTED in name
+    }
+    values: dict[str, Any] = source()
+    return values
+
+
+def _overridden(data: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `data` with `values` in the place of its own, table by table."""
+    merged = dict(data)
+    for key, value in values.items():
+        old = merged.get(key)
+        if isinstance(value, dict) and isinstance(old, dict):
+            merged[key] = _overridden(old, value)
+        elif isinstance(value, dict) and old is not None:
+            pass  # the file has something else than a table there: let validation say so
+        else:
+            merged[key] = value
+    return merged
+
+
+def _guards(path: Path, file: File) -> tuple[tuple[GuardSettings, ...], tuple[RefusedGuard, ...]]:
+    """Sort the guards into those that can guard and those that are refused.
+
+    Of several with one id the first that is valid guards: refusing it too would leave its
+    positions alone because of a slip in another guard, and two under one id would share their
+    memory of what was done.
+    """
+    good: dict[str, GuardSettings] = {}
+    refused: list[RefusedGuard] = []
+    accounts = {account.id for account in file.accounts}
+    for index, table in enumerate(file.guards):
+        guard: GuardSettings | None = None
+        faults: tuple[Fault, ...]
+        try:
+            guard = GuardSettings.model_validate(table)
+            faults = tuple(consistency.guard_faults(guard, file.actions, accounts))
+        except ValidationError as error:
+            faults = faults_of(error, GuardSettings)
+        if guard is not None and guard.id in good:
+            rule = "is used by a guard above, which goes on: each guard needs its own id"
+            faults = (*faults, Fault(loc=("id",), rule=rule, shown=True))
+        if guard is not None and not faults:
+            good[guard.id] = guard
+            continue
+        document = Document(
+            path=path, data=table, model=guard, prefix=f"guards{label(index, table)}"
+        )
+        account = _text_at(table, "account")
+        refused.append(
+            RefusedGuard(
+                id=_id_of_refused(index, file.guards),
+                account=None if account is None else AccountId(account),
+                problems=tuple(map(document.line, faults)),
+            )
+        )
+    return tuple(good.values()), tuple(refused)
+
+
+def _id_of_refused(index: int, tables: Sequence[object]) -> GuardId:
+    ids = [_text_at(table, "id") for table in tables]
+    own = ids[index]
+    if own is None or ids.count(own) > 1:
+        return GuardId(f"guards[{index + 1}]")
+    return GuardId(own)
+
+
+def _text_at(table: object, key: str) -> str | None:
+    value = table.get(key) if isinstance(table, dict) else None
+    return value if isinstance(value, str) else None

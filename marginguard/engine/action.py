@@ -1,0 +1,212 @@
+"""One action from intent to proof: the loop of attempts."""
+
+from dataclasses import replace
+from typing import Final
+
+import structlog
+
+from marginguard.aio import sleep_or_stop
+from marginguard.domain.errors import MarginguardError
+from marginguard.domain.outcome import Outcome, OutcomeKind
+from marginguard.domain.proof import Proof
+from marginguard.domain.records import ActionRecord, ActionStatus
+from marginguard.engine.book import Book
+from marginguard.engine.executor import ActionEnd, Executor, log_end
+from marginguard.engine.proving import Inspection, ended, proved
+
+DATABASE_PATIENCE_S: Final = 0.05
+"""How long an intent waits for the database before its request goes out."""
+
+
+class Action:
+    """Carries out one record: a new intent, or a close that is not settled yet.
+
+    `read_at_s` is when the position was read, `deadline_s` until when a new attempt may start;
+    both monotonic. `resumed` marks a record that an earlier run left unsettled.
+    """
+
+    def __init__(
+        self,
+        record: ActionRecord,
+        *,
+        book: Book,
+        executor: Executor,
+        read_at_s: float,
+        deadline_s: float,
+        resumed: bool = False,
+    ) -> None:
+        self._record = record
+        self._book = book
+        self._executor = executor
+        self._settings = executor.settings
+        self._clock = executor.clock
+        self._read_at_s = read_at_s
+        self._deadline_s = deadline_s
+        self._attempts_made = 0
+        self._resynced = False
+        # A request of an earlier run of this record may still be carried out.
+        self._maybe_applied = resumed
+        self._log = structlog.get_logger().bind(
+            guard=record.guard_id,
+            position=record.position_id,
+            action=record.kind.value,
+            action_id=str(record.id),
+        )
+
+    async def carry_out(self) -> ActionEnd:
+        """Act and prove; ends with a settled record, or an unknown one to be settled later.
+
+        Never raises for what the exchange, the network or the disk does.
+        """
+        self._executor.take_off(self._record.position_id)
+        try:
+            end = await self._attempt_until_concluded()
+        finally:
+            self._executor.land(self._record.position_id)
+        log_end(end.record)
+        return end
+
+    async def _attempt_until_concluded(self) -> ActionEnd:
+        while True:
+            if not await self._write() and self._record.kind.spends:
+                return await self._end(ActionStatus.REJECTED, "the journal cannot be written")
+            # The last thing before sending: a process that was frozen meanwhile stops here.
+            if self._clock.monotonic() - self._read_at_s > self._settings.stale_after_s:
+                return await self._give_up("the data grew too old before the request was sent")
+            outcome = await self._send()
+            end = await self._conclude(outcome) or await self._prepare_resend(outcome)
+            if end is not None:
+                return end
+
+    async def _send(self) -> Outcome:
+        outcome = await self._executor.send(self._record)
+        self._attempts_made += 1
+        self._record = replace(
+            self._record,
+            status=ActionStatus.SENT,
+            attempts=self._record.attempts + 1,
+            outcome=outcome.kind.value,
+            exchange_id=outcome.exchange_id or self._record.exchange_id,
+            error=None if outcome.kind is OutcomeKind.DONE else outcome.detail,
+        )
+        self._log.info(
+            "action.attempt",
+            attempt=self._record.attempts,
+            amount_sats=self._record.amount,
+            outcome=outcome.kind.value,
+            detail=outcome.detail,
+        )
+        return outcome
+
+    async def _conclude(self, outcome: Outcome) -> ActionEnd | None:
+        """End the action if this outcome allows it; None means that it may be tried again."""
+        if outcome.kind is OutcomeKind.DONE:
+            self._maybe_applied = True
+            return await self._prove()
+        if outcome.kind is OutcomeKind.REJECTED:
+            return await self._refused(outcome)
+        if outcome.kind is OutcomeKind.AMBIGUOUS:
+            self._maybe_applied = True
+            end = self._proved(await self._look())
+            if end is not None:
+                return await self._finish(end)
+            if self._record.kind.spends:
+                return await self._give_up(outcome.detail)
+        return None
+
+    async def _prove(self) -> ActionEnd:
+        """Read until the position shows what the exchange said, or `settle_delay` is over."""
+        for delay_s in (0.0, self._settings.settle_delay_s):
+            if delay_s:
+                await sleep_or_stop(delay_s, self._executor.stop)
+            end = self._proved(await self._look())
+            if end is not None:
+                return await self._finish(end)
+        return await self._give_up("the exchange said done, and the position does not show it")
+
+    async def _refused(self, outcome: Outcome) -> ActionEnd | None:
+        if outcome.unauthorized and not self._resynced:
+            self._resynced = True
+            await self._executor.exchange.resync_clock()
+            return None
+        inspection = await self._look()
+        if inspection is not None and inspection.running is None:
+            end = self._proved(inspection)
+            if end is not None:
+                return await self._finish(end)
+        if self._maybe_applied:
+            return await self._give_up(outcome.detail)
+        refused = await self._end(ActionStatus.REJECTED, outcome.detail)
+        return replace(refused, unauthorized=outcome.unauthorized)
+
+    async def _prepare_resend(self, outcome: Outcome) -> ActionEnd | None:
+        """Wait, read, and write down the next attempt; or end the action."""
+        while self._attempts_made < self._settings.action_attempts:
+            delay_s = max(self._backoff_s(), outcome.retry_after_s or 0.0)
+            if self._clock.monotonic() + delay_s > self._deadline_s:
+                break
+            if await sleep_or_stop(delay_s, self._executor.stop):
+                break
+            inspection = await self._look()
+            if inspection is None:
+                self._attempts_made += 1
+                continue
+            if inspection.proof is not Proof.NOT_APPLIED:
+                return await self._changed_meanwhile(inspection)
+            self._read_at_s = inspection.read_at_s
+            self._record = replace(
+                self._record, status=ActionStatus.SENT, sent_at=self._clock.now()
+            )
+            return None
+        return await self._give_up(outcome.detail)
+
+    async def _changed_meanwhile(self, inspection: Inspection) -> ActionEnd:
+        end = self._proved(inspection)
+        if end is not None:
+            return await self._finish(end)
+        return await self._give_up("the position changed meanwhile; it is planned again")
+
+    def _backoff_s(self) -> float:
+        doubled = self._settings.action_base_delay_s * 2.0 ** (self._attempts_made - 1)
+        return float(min(self._settings.action_max_delay_s, doubled))
+
+    async def _look(self) -> Inspection | None:
+        """Read the position afresh; None if it cannot be read, which proves nothing."""
+        try:
+            return await self._executor.look(self._record)
+        except MarginguardError as error:
+            self._log.warning(
+                "action.unreadable",
+                error=str(error),
+                advice="the outcome stays unknown until the position can be read",
+            )
+            return None
+
+    def _proved(self, inspection: Inspection | None) -> ActionRecord | None:
+        """Return the record as a read settles it; what was never sent cannot have worked."""
+        if inspection is None:
+            return None
+        now = self._clock.now()
+        if self._maybe_applied:
+            return proved(self._record, inspection, now)
+        if inspection.running is None:
+            error = "the position no longer runs, and not by this action"
+            return ended(self._record, ActionStatus.GONE, now, error=error)
+        return None
+
+    async def _give_up(self, error: str) -> ActionEnd:
+        """End as unknown if anything may have been carried out, else as not having happened."""
+        if not self._maybe_applied:
+            return await self._end(ActionStatus.REJECTED, error)
+        return await self._finish(replace(self._record, status=ActionStatus.UNKNOWN, error=error))
+
+    async def _end(self, status: ActionStatus, error: str) -> ActionEnd:
+        return await self._finish(ended(self._record, status, self._clock.now(), error=error))
+
+    async def _finish(self, record: ActionRecord) -> ActionEnd:
+        self._record = record
+        await self._write()
+        return ActionEnd(record=record)
+
+    async def _write(self) -> bool:
+        return await self._book.write(self._record, patience_s=DATABASE_PATIENCE_S)

@@ -1,0 +1,121 @@
+"""A guard's book: its state, its memory and its unsettled actions, written through the journal."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import structlog
+
+from marginguard.domain.errors import DiskFull
+from marginguard.domain.ledger import remember
+from marginguard.domain.memory import GuardMemory
+from marginguard.domain.records import ActionRecord, ArmedState, GuardState, Record
+from marginguard.domain.units import PositionId
+from marginguard.ports import Clock, Journal
+
+
+class Book:
+    """The one place where a guard's state changes; what must survive is durable first."""
+
+    def __init__(
+        self,
+        *,
+        state: GuardState,
+        unsettled: Iterable[ActionRecord],
+        journal: Journal,
+        clock: Clock,
+    ) -> None:
+        self._state = state
+        self._unsettled = {record.id: record for record in unsettled}
+        self._journal = journal
+        self._clock = clock
+        self._writable = True
+
+    @property
+    def state(self) -> GuardState:
+        """The guard's state as it is now."""
+        return self._state
+
+    @property
+    def memory(self) -> GuardMemory:
+        """What the guard remembers now."""
+        return self._state.memory
+
+    @property
+    def unsettled(self) -> tuple[ActionRecord, ...]:
+        """The actions whose end is not known yet, oldest first."""
+        return tuple(self._unsettled.values())
+
+    def unsettled_of(self, position_id: PositionId) -> ActionRecord | None:
+        """Return the newest unsettled action of a position."""
+        found = [r for r in self._unsettled.values() if r.position_id == position_id]
+        return found[-1] if found else None
+
+    @property
+    def writable(self) -> bool:
+        """Whether the journal took the last record; while it does not, nothing is spent."""
+        return self._writable
+
+    async def write(self, record: ActionRecord, *, patience_s: float = 0.0) -> bool:
+        """Make an action's record durable together with what it does to the memory.
+
+        Returns whether it is durable. The memory has changed in any case, so that a spend that
+        may go out is counted.
+        """
+        if record.status.settled:
+            self._unsettled.pop(record.id, None)
+        else:
+            self._unsettled[record.id] = record
+        self._change(memory=remember(self.memory, record))
+        return await self.append(self._state, record, patience_s=patience_s)
+
+    async def remember(self, memory: GuardMemory) -> None:
+        """Take over a new memory; and while the journal is not writable, try it again."""
+        if memory != self.memory:
+            self._change(memory=memory)
+            await self.append(self._state)
+        elif not self._writable:
+            await self.append(self._state)
+
+    async def arm(self, armed: ArmedState, reason: str) -> None:
+        """Set whether and why the guard guards, `since` moving only with `armed`."""
+        if (armed, reason) == (self._state.armed, self._state.reason):
+            return
+        now = self._clock.now()
+        since = self._state.since if armed is self._state.armed else now
+        self._state = replace(self._state, armed=armed, reason=reason, since=since, updated_at=now)
+        await self.append(self._state)
+
+    async def append(self, *records: Record, patience_s: float = 0.0) -> bool:
+        """Write to the journal; returns whether it took the records, and says so if not."""
+        try:
+            await self._journal.append(*records, patience_s=patience_s)
+        except DiskFull as error:
+            structlog.get_logger().critical(
+                "journal.unwritable",
+                guard=self._state.guard_id,
+                error=str(error),
+                advice="free space in the state directory; closing goes on, spending stops",
+            )
+            self._writable = False
+        else:
+            self._writable = True
+        return self._writable
+
+    def frozen(self) -> dict[PositionId, str]:
+        """Return the positions whose spending is frozen, each with the reason."""
+        return {
+            record.position_id: f"the outcome of action {record.id} cannot be told"
+            for record in self.unsettled
+            if record.frozen and record.kind.spends
+        }
+
+    def settling(self) -> dict[PositionId, str]:
+        """Return the positions with a spending action that is not settled yet."""
+        return {
+            record.position_id: f"action {record.id} is not settled yet"
+            for record in self.unsettled
+            if record.kind.spends and not record.frozen
+        }
+
+    def _change(self, *, memory: GuardMemory) -> None:
+        self._state = replace(self._state, memory=memory, updated_at=self._clock.now())

@@ -1,0 +1,138 @@
+"""Carrying out actions on one account: nothing twice, nothing forgotten."""
+
+import asyncio
+from dataclasses import dataclass, replace
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from marginguard.domain.model import ActionKind, Position
+from marginguard.domain.outcome import Outcome, OutcomeKind
+from marginguard.domain.proof import Proof
+from marginguard.domain.records import ActionRecord, ActionStatus
+from marginguard.domain.units import PositionId
+from marginguard.engine.book import Book
+from marginguard.engine.proving import Inspection, ended, inspect, proved
+from marginguard.engine.settings import EngineSettings
+from marginguard.ports import Clock, Exchange
+
+REQUEST_LIFE_S: Final = 35.0
+"""A signed request lives 30 s at the exchange; only after that does "not applied" mean never."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ActionEnd:
+    """How far an action came. `unauthorized` says that the exchange refused the key."""
+
+    record: ActionRecord
+    unauthorized: bool = False
+
+
+class Executor:
+    """Sends the actions of one account, reads how they ended and settles them."""
+
+    def __init__(
+        self,
+        *,
+        exchange: Exchange,
+        clock: Clock,
+        settings: EngineSettings,
+        stop: asyncio.Event,
+    ) -> None:
+        self.exchange = exchange
+        self.clock = clock
+        self.settings = settings
+        self.stop = stop
+        # What an earlier process wrote down may have been sent until this moment.
+        self._started_s = clock.monotonic()
+        self._sent_s: dict[UUID, float] = {}
+        self._in_flight: set[PositionId] = set()
+
+    @property
+    def in_flight(self) -> frozenset[PositionId]:
+        """The positions that an action is being carried out on."""
+        return frozenset(self._in_flight)
+
+    def take_off(self, position_id: PositionId) -> None:
+        """Note that an action on the position is under way."""
+        self._in_flight.add(position_id)
+
+    def land(self, position_id: PositionId) -> None:
+        """Note that no action on the position is under way any more."""
+        self._in_flight.discard(position_id)
+
+    async def send(self, record: ActionRecord) -> Outcome:
+        """Ask the exchange once for what `record` says."""
+        self._sent_s[record.id] = self.clock.monotonic()
+        if record.kind is ActionKind.CLOSE_POSITION:
+            return await self.exchange.close_position(record.position_id)
+        return await self.exchange.add_margin(record.position_id, record.amount)
+
+    async def look(self, record: ActionRecord) -> Inspection:
+        """Read the account afresh and hold `record` against it; raises what reads raise."""
+        read_at_s = self.clock.monotonic()
+        positions = await self.exchange.running_positions()
+        return await inspect(self.exchange, record, positions, read_at_s)
+
+    async def settle(
+        self, record: ActionRecord, book: Book, positions: tuple[Position, ...], read_at_s: float
+    ) -> ActionRecord:
+        """Settle an action that was left unsettled, as far as a read can tell by now.
+
+        "Not applied" counts only once the request is too old to be carried out any more; what
+        cannot be told even then is frozen: nothing more is spent on that position. Raises what
+        reading the closed trades raises.
+        """
+        inspection = await inspect(self.exchange, record, positions, read_at_s)
+        settled = proved(record, inspection, self.clock.now())
+        if settled is None:
+            settled = self._judge_by_age(record, inspection)
+        if settled is None:
+            return record
+        await book.write(settled)
+        log_end(settled)
+        return settled
+
+    def _judge_by_age(self, record: ActionRecord, inspection: Inspection) -> ActionRecord | None:
+        age_s = inspection.read_at_s - self._sent_s.get(record.id, self._started_s)
+        if age_s < REQUEST_LIFE_S or record.frozen:
+            return None
+        now = self.clock.now()
+        if record.kind is ActionKind.CLOSE_POSITION and inspection.running is None:
+            return ended(record, ActionStatus.GONE, now, error="the position no longer runs")
+        if inspection.proof is Proof.NOT_APPLIED and record.outcome != OutcomeKind.DONE:
+            error = "the exchange never carried it out"
+            return ended(record, ActionStatus.REJECTED, now, error=error)
+        error = "its outcome cannot be told from the position's margin"
+        return replace(record, status=ActionStatus.UNKNOWN, frozen=True, error=error)
+
+
+def log_end(record: ActionRecord) -> None:
+    """Log how far an action has come."""
+    log = structlog.get_logger().bind(
+        guard=record.guard_id,
+        position=record.position_id,
+        action=record.kind.value,
+        action_id=str(record.id),
+        amount_sats=record.amount,
+    )
+    if record.status is ActionStatus.DONE:
+        log.info("action.done", proof=record.proof, attempts=record.attempts)
+    elif record.frozen:
+        log.critical(
+            "action.frozen",
+            error=record.error,
+            advice="look at the position on the exchange; nothing more is spent on it",
+        )
+    elif record.dry_run:
+        log.warning("action.dry_run", reason=record.reason, advice="nothing was sent")
+    else:
+        log.warning(
+            "action.not_done",
+            status=record.status.value,
+            error=record.error,
+            outcome=record.outcome,
+            attempts=record.attempts,
+            advice="see what stands at the exchange; the guard looks again at its next run",
+        )

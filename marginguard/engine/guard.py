@@ -1,0 +1,259 @@
+"""One execution of a guard: look, decide, act, record, tell."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from uuid import UUID
+
+import structlog
+
+from marginguard.domain.errors import (
+    MarginguardError,
+    StaleData,
+    Unauthorized,
+)
+from marginguard.domain.model import ActionKind
+from marginguard.domain.policy import Decision, Verdict, View, decide
+from marginguard.domain.records import ActionRecord, ActionStatus, ExecutionSource
+from marginguard.engine import telling
+from marginguard.engine.account import Account
+from marginguard.engine.action import Action
+from marginguard.engine.book import Book
+from marginguard.engine.execution import Execution
+from marginguard.engine.executor import ActionEnd, Executor, log_end
+from marginguard.engine.failure import of_ends, of_read
+from marginguard.engine.health import Health
+from marginguard.engine.intent import intent
+from marginguard.engine.looking import Looker, Sight
+from marginguard.engine.reminder import Reminder
+from marginguard.engine.settings import EngineSettings, Guard
+from marginguard.ports import Clock, Notifier, Observations
+
+UNPROTECTED_REPEAT_S = 60.0
+"""How often a breach that nothing is done about is spoken of again."""
+
+
+class GuardRunner:
+    """Runs one guard, never twice at once.
+
+    `actions` is the task group in which an action outlives a run that times out.
+    """
+
+    def __init__(
+        self,
+        *,
+        guard: Guard,
+        book: Book,
+        health: Health,
+        account: Account,
+        executor: Executor,
+        looker: Looker,
+        observations: Observations,
+        notifier: Notifier,
+        clock: Clock,
+        settings: EngineSettings,
+        actions: asyncio.TaskGroup,
+        new_id: Callable[[], UUID],
+    ) -> None:
+        self.guard = guard
+        self._book = book
+        self._health = health
+        self._account = account
+        self._executor = executor
+        self._looker = looker
+        self._observations = observations
+        self._notifier = notifier
+        self._clock = clock
+        self._settings = settings
+        self._actions = actions
+        self._new_id = new_id
+        self._unprotected = Reminder(repeat_s=UNPROTECTED_REPEAT_S)
+        self._log = structlog.get_logger().bind(guard=guard.id)
+
+    async def run(self, source: ExecutionSource) -> int:
+        """Look, decide, act, record and tell; return how often a failed run may be retried."""
+        execution = Execution(
+            id=self._new_id(),
+            guard=self.guard,
+            source=source,
+            clock=self._clock,
+            started_at=self._clock.now(),
+            started_s=self._clock.monotonic(),
+        )
+        try:
+            async with asyncio.timeout(self._settings.timeout_s):
+                sight = await self._looker.look(execution)
+        except TimeoutError:
+            error = StaleData(f"reading took longer than {self._settings.timeout_s:g} s")
+            return await self._blind(execution, error, stalled=True)
+        except MarginguardError as error:
+            return await self._blind(execution, error, stalled=False)
+        await self._see()
+        return await self._decide_and_act(execution, sight)
+
+    async def _blind(self, execution: Execution, error: MarginguardError, *, stalled: bool) -> int:
+        """Record a run that could not see: unknown is not flat."""
+        failure = of_read(
+            error, phase=execution.phase, stalled=stalled, retries=self._settings.retry_attempts
+        )
+        self._log.warning(
+            "execution.failed",
+            execution_id=str(execution.id),
+            phase=execution.phase,
+            code=failure.code.value,
+            error=failure.message,
+            advice="the guard sees nothing and does nothing until a read works",
+        )
+        await self._book.append(execution.failed(failure))
+        await self._health.blind(error)
+        return failure.retries
+
+    async def _see(self) -> None:
+        if self.guard.dry_run:
+            await self._health.disarm("dry run: it decides and records, and sends nothing")
+        else:
+            await self._health.sees()
+
+    async def _decide_and_act(self, execution: Execution, sight: Sight) -> int:
+        for record in sight.recovered:
+            self._tell_end(record)
+        with execution.timed("decision"):
+            view = View(
+                positions=sight.positions,
+                quote=sight.quote,
+                balance=sight.balance.available if sight.balance else None,
+                unsettled=self._book.settling(),
+                frozen=self._book.frozen(),
+                in_flight=self._executor.in_flight,
+                spending_barred=self._spending_barred(),
+            )
+            decisions = decide(view, self.guard.rules, self._book.memory, self._clock.now())
+            await self._book.remember(decisions.memory)
+        with execution.timed("actions"):
+            ends, stalled = await self._act(decisions.items, execution, sight)
+        self._account.report(sight.positions, sight.quote)
+        reminded = self._remind(decisions.items, execution)
+        if not (ends or stalled or sight.recovered or reminded):
+            self._observations.checked(self.guard.id, self.guard.account_id, execution.started_at)
+            return 0
+        return await self._conclude(execution, sight, decisions.items, ends, stalled=stalled)
+
+    def _spending_barred(self) -> str | None:
+        if not self._book.writable:
+            return "the journal cannot be written, so nothing is spent"
+        if self._clock.monotonic() < self._settings.spending_from_s:
+            return "the journal was damaged, so nothing is spent until old requests have expired"
+        return None
+
+    async def _conclude(
+        self,
+        execution: Execution,
+        sight: Sight,
+        decisions: Sequence[Decision],
+        ends: Sequence[ActionRecord],
+        *,
+        stalled: bool,
+    ) -> int:
+        """Record a run that had something to do."""
+        failure = of_ends(ends, stalled=stalled, retries=self._settings.retry_attempts)
+        if sight.recovered:
+            execution.source = ExecutionSource.RECOVER
+        record = execution.acted(decisions, ends, sight.recovered, failure)
+        log = self._log.info if record.error_code is None else self._log.warning
+        log(
+            "execution." + record.status.value,
+            execution_id=str(record.id),
+            positions=record.positions_total,
+            requiring_action=record.positions_requiring_action,
+            succeeded=record.positions_succeeded,
+            failed=record.positions_failed,
+            price=record.price,
+            duration_s=record.duration_s,
+        )
+        await self._book.append(record)
+        return failure.retries if record.error_code is not None else 0
+
+    async def _act(
+        self, decisions: Sequence[Decision], execution: Execution, sight: Sight
+    ) -> tuple[list[ActionRecord], bool]:
+        """Carry out what was decided, worst first, side by side; say if some did not end."""
+        deadline_s = execution.started_s + self._settings.timeout_s
+        tasks = [
+            self._actions.create_task(self._carry_out(decision, execution, sight, deadline_s))
+            for decision in decisions
+            if decision.verdict is Verdict.ACT
+        ]
+        if not tasks:
+            return [], False
+        remaining_s = max(0.0, deadline_s - self._clock.monotonic())
+        _, unfinished = await asyncio.wait(tasks, timeout=remaining_s)
+        if unfinished:
+            self._log.warning(
+                "execution.stalled",
+                execution_id=str(execution.id),
+                unfinished=len(unfinished),
+                advice="the actions go on and are settled; see the exchange's answer times",
+            )
+        return [task.result() for task in tasks if task.done()], bool(unfinished)
+
+    async def _carry_out(
+        self, decision: Decision, execution: Execution, sight: Sight, deadline_s: float
+    ) -> ActionRecord:
+        left = self._book.unsettled_of(decision.position.id)
+        resumed = left is not None and left.kind is ActionKind.CLOSE_POSITION
+        record = intent(
+            decision,
+            guard=self.guard,
+            execution_id=execution.id,
+            action_id=self._new_id(),
+            now=self._clock.now(),
+            resumes=left if resumed else None,
+        )
+        if self.guard.dry_run:
+            await self._book.write(record)
+            log_end(record)
+            end = ActionEnd(record=record)
+        else:
+            action = Action(
+                record,
+                book=self._book,
+                executor=self._executor,
+                read_at_s=sight.read_at_s,
+                deadline_s=deadline_s,
+                resumed=resumed,
+            )
+            end = await action.carry_out()
+        self._tell_end(end.record)
+        if end.unauthorized:
+            await self._health.blind(
+                Unauthorized(end.record.error or "refused", status=401, code=None)
+            )
+        return end.record
+
+    def _tell_end(self, record: ActionRecord) -> None:
+        if record.kind is ActionKind.CLOSE_POSITION and record.status is ActionStatus.DONE:
+            self._account.closed(record.position_id)
+        self._notifier.tell(
+            telling.of_action(record, notice_id=self._new_id(), at=self._clock.now())
+        )
+
+    def _remind(self, decisions: Sequence[Decision], execution: Execution) -> bool:
+        """Tell of breaches that nothing is done about; return whether any was due."""
+        told = False
+        for decision in decisions:
+            if decision.verdict not in {Verdict.UNPROTECTED, Verdict.ALERT}:
+                self._unprotected.forget(decision.position.id)
+                continue
+            now_s = self._clock.monotonic()
+            if not self._unprotected.due(decision.position.id, decision.verdict, now_s):
+                continue
+            told = True
+            self._notifier.tell(
+                telling.of_decision(
+                    decision,
+                    self._book.state,
+                    execution_id=execution.id,
+                    notice_id=self._new_id(),
+                    at=self._clock.now(),
+                )
+            )
+        return told

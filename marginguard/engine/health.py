@@ -1,0 +1,74 @@
+"""Whether a guard guards: armed, degraded when it has been blind too long, or disarmed."""
+
+from collections.abc import Callable
+from uuid import UUID
+
+import structlog
+
+from marginguard.domain.errors import MarginguardError, Unauthorized
+from marginguard.domain.records import ArmedState
+from marginguard.engine import telling
+from marginguard.engine.book import Book
+from marginguard.ports import Clock, Notifier
+
+
+class Health:
+    """Keeps a guard's armed state in step with what it can see, and tells of every change."""
+
+    def __init__(
+        self,
+        *,
+        book: Book,
+        notifier: Notifier,
+        clock: Clock,
+        blind_after_s: float,
+        new_id: Callable[[], UUID],
+    ) -> None:
+        self._book = book
+        self._notifier = notifier
+        self._clock = clock
+        self._blind_after_s = blind_after_s
+        self._new_id = new_id
+        self._blind_since_s: float | None = None
+        self._announced: ArmedState | None = None
+
+    async def sees(self) -> None:
+        """Note that the guard has read everything that it needs."""
+        self._blind_since_s = None
+        await self._turn(ArmedState.ARMED, "it sees its positions and the price")
+
+    async def blind(self, error: MarginguardError) -> None:
+        """Note that the guard could not read what it needs; too long, and it is degraded."""
+        if isinstance(error, Unauthorized):
+            await self._turn(
+                ArmedState.DISARMED,
+                f"the exchange refuses the account's key ({error}); check the key, its"
+                " permissions and the network, the guard arms itself when the key works",
+            )
+            return
+        now_s = self._clock.monotonic()
+        if self._blind_since_s is None:
+            self._blind_since_s = now_s
+        blind_s = now_s - self._blind_since_s
+        if blind_s >= self._blind_after_s:
+            await self._turn(ArmedState.DEGRADED, f"it has been blind: {error}")
+
+    async def disarm(self, reason: str) -> None:
+        """Disarm the guard for a reason that looking again does not cure."""
+        await self._turn(ArmedState.DISARMED, reason)
+
+    async def _turn(self, armed: ArmedState, reason: str) -> None:
+        await self._book.arm(armed, reason)
+        if armed is self._announced:
+            return
+        before, self._announced = self._announced, armed
+        state = self._book.state
+        structlog.get_logger().info(
+            "guard.state",
+            guard=state.guard_id,
+            account=state.account_id,
+            before=before.value if before else "starting",
+            now=armed.value,
+            reason=reason,
+        )
+        self._notifier.tell(telling.of_armed_state(state, notice_id=self._new_id()))

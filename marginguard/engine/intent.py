@@ -1,0 +1,52 @@
+"""Turning a decision into the intent that is written down before anything is sent."""
+
+from dataclasses import replace
+from datetime import datetime
+from uuid import UUID
+
+from marginguard.domain.policy import Decision
+from marginguard.domain.records import ActionRecord, ActionStatus, PositionState
+from marginguard.engine.settings import Guard
+
+
+def intent(
+    decision: Decision,
+    *,
+    guard: Guard,
+    execution_id: UUID,
+    action_id: UUID,
+    now: datetime,
+    resumes: ActionRecord | None,
+) -> ActionRecord:
+    """Return the intent of a decision whose verdict is ACT.
+
+    `resumes` is a close that an earlier run left unsettled on a position that still runs: it is
+    asked for again under its own id. A dry run's intent is settled at once as not having
+    happened.
+    """
+    plan, episode = decision.plan, decision.episode
+    if plan is None or episode is None:
+        raise ValueError("only a decision to act has an intent")
+    if resumes is not None:
+        return replace(resumes, status=ActionStatus.SENT, sent_at=now)
+    return ActionRecord(
+        id=action_id,
+        execution_id=execution_id,
+        guard_id=guard.id,
+        account_id=guard.account_id,
+        position_id=decision.position.id,
+        episode_id=episode.id,
+        kind=plan.kind,
+        amount=plan.amount,
+        status=ActionStatus.REJECTED if guard.dry_run else ActionStatus.INTENDED,
+        dry_run=guard.dry_run,
+        reason=decision.reason,
+        level=decision.assessment.level,
+        threshold=decision.threshold,
+        before=PositionState.of(decision.position, decision.assessment.price),
+        intended_at=now,
+        sent_at=None if guard.dry_run else now,
+        settled_at=now if guard.dry_run else None,
+        outcome="dry_run" if guard.dry_run else None,
+        error="dry run: nothing was sent" if guard.dry_run else None,
+    )

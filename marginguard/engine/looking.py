@@ -1,0 +1,103 @@
+"""One look at an account and the market: everything a decision needs, read just now."""
+
+import asyncio
+from dataclasses import dataclass
+
+import structlog
+
+from marginguard.domain.errors import MarginguardError, StaleData
+from marginguard.domain.model import Balance, Position, PriceQuote
+from marginguard.domain.records import ActionRecord
+from marginguard.engine.book import Book
+from marginguard.engine.execution import Execution
+from marginguard.engine.executor import Executor
+from marginguard.engine.settings import EngineSettings
+from marginguard.ports import Clock, PriceSource
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sight:
+    """Everything that one look at the account and the market brought."""
+
+    positions: tuple[Position, ...]
+    balance: Balance | None
+    quote: PriceQuote
+    read_at_s: float
+    recovered: tuple[ActionRecord, ...]
+
+
+class Looker:
+    """Reads for one guard: account, positions, price; and settles what was left unsettled."""
+
+    def __init__(
+        self,
+        *,
+        book: Book,
+        executor: Executor,
+        prices: PriceSource,
+        clock: Clock,
+        settings: EngineSettings,
+    ) -> None:
+        self._book = book
+        self._executor = executor
+        self._prices = prices
+        self._clock = clock
+        self._settings = settings
+
+    async def look(self, execution: Execution) -> Sight:
+        """Read everything, each phase timed in `execution`.
+
+        Raises what the reads raise, and `StaleData` if they took too long to act on.
+        """
+        read_at_s = self._clock.monotonic()
+        with execution.timed("positions"):
+            balance, positions = await self._read_account()
+        covers = execution.guard.rules.covers
+        execution.positions_total = sum(covers(position.id) for position in positions)
+        with execution.timed("settling"):
+            recovered = await self._settle(positions, read_at_s)
+        with execution.timed("price"):
+            quote = await self._prices.quote()
+        age_s = self._clock.monotonic() - min(read_at_s, quote.received_s)
+        if age_s > self._settings.stale_after_s:
+            raise StaleData(f"the positions or the price are {age_s:.1f} s old")
+        execution.price = quote.last
+        return Sight(
+            positions=positions,
+            balance=balance,
+            quote=quote,
+            read_at_s=min(read_at_s, quote.received_s),
+            recovered=recovered,
+        )
+
+    async def _read_account(self) -> tuple[Balance | None, tuple[Position, ...]]:
+        """Read balance and positions at once; closing does without the balance."""
+        exchange = self._executor.exchange
+        balance, positions = await asyncio.gather(
+            exchange.balance(), exchange.running_positions(), return_exceptions=True
+        )
+        if isinstance(positions, BaseException):
+            raise positions
+        if isinstance(balance, MarginguardError):
+            structlog.get_logger().warning(
+                "balance.unknown",
+                guard=self._book.state.guard_id,
+                error=str(balance),
+                advice="nothing is spent until the account can be read; closing goes on",
+            )
+            return None, positions
+        if isinstance(balance, BaseException):
+            raise balance
+        return balance, positions
+
+    async def _settle(
+        self, positions: tuple[Position, ...], read_at_s: float
+    ) -> tuple[ActionRecord, ...]:
+        recovered = []
+        for record in self._book.unsettled:
+            if record.position_id in self._executor.in_flight:
+                continue
+            settled = await self._executor.settle(record, self._book, positions, read_at_s)
+            if settled is not record:
+                recovered.append(settled)
+        return tuple(recovered)

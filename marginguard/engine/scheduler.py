@@ -1,0 +1,85 @@
+"""When guards run: each at its interval, a bounded number at once, failed runs sooner."""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
+from marginguard.aio import sleep_or_stop
+from marginguard.domain.records import ExecutionSource
+from marginguard.engine.guard import GuardRunner
+from marginguard.engine.settings import EngineSettings
+from marginguard.ports import Clock
+
+
+class Scheduler:
+    """Runs every guard at its interval until `stop` is set, and then lets the runs end.
+
+    `first_pass` is set once every guard has been run.
+    """
+
+    def __init__(
+        self,
+        *,
+        runners: Sequence[GuardRunner],
+        settings: EngineSettings,
+        clock: Clock,
+        stop: asyncio.Event,
+        first_pass: asyncio.Event,
+    ) -> None:
+        self._runners = tuple(runners)
+        self._settings = settings
+        self._clock = clock
+        self._stop = stop
+        self._slots = asyncio.Semaphore(settings.max_concurrent)
+        self._not_run_yet = {runner.guard.id for runner in runners}
+        self._first_pass = first_pass
+        if not self._not_run_yet:
+            first_pass.set()
+
+    async def run(self) -> None:
+        """Run the guards; returns after `stop` once no run is under way any more."""
+        async with asyncio.TaskGroup() as group:
+            for runner in self._runners:
+                group.create_task(self._keep_running(runner), name=f"guard:{runner.guard.id}")
+            await self._stop.wait()
+
+    async def _keep_running(self, runner: GuardRunner) -> None:
+        due_s = self._clock.monotonic()
+        source = ExecutionSource.SCHEDULE
+        failures = 0
+        while not self._stop.is_set():
+            async with self._slots:
+                if self._stop.is_set():
+                    return
+                retries = await runner.run(source)
+            self._note_first_pass(runner)
+            now_s = self._clock.monotonic()
+            if failures < retries:
+                failures += 1
+                source = ExecutionSource.RETRY
+                delay_s = self._retry_delay_s(failures)
+                structlog.get_logger().info(
+                    "execution.retry", guard=runner.guard.id, attempt=failures, delay_s=delay_s
+                )
+            else:
+                failures = 0
+                source = ExecutionSource.SCHEDULE
+                due_s = _next_beat(due_s, self._settings.interval_s, now_s)
+                delay_s = due_s - now_s
+            await sleep_or_stop(delay_s, self._stop)
+
+    def _retry_delay_s(self, failures: int) -> float:
+        delay_s = self._settings.retry_delay_s * 2.0 ** (failures - 1)
+        return float(min(delay_s, self._settings.interval_s))
+
+    def _note_first_pass(self, runner: GuardRunner) -> None:
+        self._not_run_yet.discard(runner.guard.id)
+        if not self._not_run_yet:
+            self._first_pass.set()
+
+
+def _next_beat(due_s: float, interval_s: float, now_s: float) -> float:
+    """Return the next beat after `now_s` on the grid that `due_s` lies on, so nothing drifts."""
+    missed = max(0, int((now_s - due_s) // interval_s))
+    return due_s + (missed + 1) * interval_s

@@ -1,0 +1,38 @@
+"""The engine's settings: plain numbers, each time in seconds."""
+
+from dataclasses import dataclass
+
+from marginguard.domain.policy import Rules
+from marginguard.domain.units import AccountId, GuardId
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineSettings:
+    """How often a guard looks, how long it may take, and how it tries again.
+
+    `spending_from_s` is the monotonic time before which nothing is spent.
+    """
+
+    interval_s: float = 30.0
+    max_concurrent: int = 10
+    timeout_s: float = 30.0
+    retry_attempts: int = 3
+    retry_delay_s: float = 5.0
+    blind_after_s: float = 60.0
+    stale_after_s: float = 5.0
+    action_attempts: int = 3
+    action_base_delay_s: float = 1.0
+    action_max_delay_s: float = 10.0
+    settle_delay_s: float = 2.0
+    spending_from_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Guard:
+    """One guard as the engine runs it. A dry run does everything but send."""
+
+    id: GuardId
+    account_id: AccountId
+    user_id: str
+    rules: Rules
+    dry_run: bool = False

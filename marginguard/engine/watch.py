@@ -1,0 +1,76 @@
+"""Looking after what no running guard looks after: whole accounts and leftover actions."""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
+from marginguard.aio import sleep_or_stop
+from marginguard.domain.errors import MarginguardError, Unauthorized
+from marginguard.engine.account import Account
+from marginguard.engine.book import Book
+from marginguard.engine.executor import Executor
+from marginguard.engine.settings import EngineSettings
+from marginguard.ports import Clock, PriceSource
+
+UNAUTHORIZED_PAUSE_S = 30.0
+"""How long to wait before an account whose key was refused is read again."""
+
+
+class Watch:
+    """Reads one account at the interval, though no guard of it runs.
+
+    Its positions are spoken of as not covered, and actions that a guard left behind, which is
+    now disabled, refused or no longer configured, are settled.
+    """
+
+    def __init__(
+        self,
+        *,
+        account: Account,
+        executor: Executor,
+        books: Sequence[Book],
+        prices: PriceSource,
+        settings: EngineSettings,
+        clock: Clock,
+        stop: asyncio.Event,
+    ) -> None:
+        self._account = account
+        self._executor = executor
+        self._books = tuple(books)
+        self._prices = prices
+        self._settings = settings
+        self._clock = clock
+        self._stop = stop
+        self._log = structlog.get_logger().bind(account=account.id)
+
+    async def run(self) -> None:
+        """Look at the interval until `stop` is set."""
+        while not self._stop.is_set():
+            delay_s = self._settings.interval_s
+            try:
+                async with asyncio.timeout(self._settings.timeout_s):
+                    await self._look()
+            except TimeoutError:
+                self._warn(f"reading took longer than {self._settings.timeout_s:g} s")
+            except Unauthorized as error:
+                delay_s = max(delay_s, UNAUTHORIZED_PAUSE_S)
+                self._warn(str(error))
+            except MarginguardError as error:
+                self._warn(str(error))
+            await sleep_or_stop(delay_s, self._stop)
+
+    async def _look(self) -> None:
+        read_at_s = self._clock.monotonic()
+        positions = await self._executor.exchange.running_positions()
+        for book in self._books:
+            for record in book.unsettled:
+                await self._executor.settle(record, book, positions, read_at_s)
+        self._account.report(positions, await self._prices.quote())
+
+    def _warn(self, error: str) -> None:
+        self._log.warning(
+            "account.unreadable",
+            error=error,
+            advice="whether this account has positions is unknown until a read works",
+        )

@@ -1,0 +1,312 @@
+"""Isolated trades: what opening, changing and ending one does to its figures.
+
+Everything is pure: a trade is a frozen snapshot, each function returns the next one. Formulas
+follow LN Markets' documentation of its inverse BTC/USD perpetual. Where a sat cannot be split it
+goes to the exchange: P&L is rounded down, a funding payment up.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from fractions import Fraction
+from typing import Final
+from uuid import UUID
+
+from marginguard.domain.contracts import INVERSE
+from marginguard.domain.margin import to_price_step
+from marginguard.domain.model import Side
+from marginguard.domain.units import PRICE_STEP, SATS_PER_BTC, Price, Sats, Usd
+from marginguard.simulator.refusals import bad_request
+
+MAX_QUANTITY: Final = Usd(500_000)
+MIN_LEVERAGE: Final = 1
+MAX_LEVERAGE: Final = 100
+MAX_PRICE: Final = Price(100_000_000.0)
+"""The highest price there is; the liquidation price of a short that has none in practice."""
+
+
+class Ending(StrEnum):
+    """What ended a trade."""
+
+    CLOSE = "close"
+    STOP_LOSS = "stoploss"
+    TAKE_PROFIT = "takeprofit"
+    LIQUIDATION = "liquidation"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Closing:
+    """How a trade ended. `pl` is realised, in sats; `fee` is what closing cost."""
+
+    ending: Ending
+    at: datetime
+    price: Price
+    pl: Sats
+    fee: Sats
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Order:
+    """A request for a market trade: either `quantity` in USD or `margin` in sats is given."""
+
+    side: Side
+    leverage: Fraction
+    quantity: Usd | None = None
+    margin: Sats | None = None
+    stop_loss: Price | None = None
+    take_profit: Price | None = None
+    client_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trade:
+    """An isolated trade; it runs until it has a `closing`.
+
+    `maintenance_margin` is the opening fee and the reserve for the closing fee. `funding_fees`
+    is what was paid less what was received.
+    """
+
+    id: UUID
+    account: str
+    side: Side
+    quantity: Usd
+    leverage: float
+    margin: Sats
+    entry_price: Price
+    entry_margin: Sats
+    liquidation: Price
+    opening_fee: Sats
+    maintenance_margin: Sats
+    created_at: datetime
+    client_id: str | None
+    stop_loss: Price | None = None
+    take_profit: Price | None = None
+    funding_fees: Sats = Sats(0)
+    cashed_in_pl: Sats = Sats(0)
+    cashed_in_margin: Sats = Sats(0)
+    closing: Closing | None = None
+
+    @property
+    def fee_reserve(self) -> Sats:
+        """The sats held back for the closing fee."""
+        return Sats(self.maintenance_margin - self.opening_fee)
+
+    def pl_at(self, price: Price) -> Sats:
+        """Return the profit (or loss, negative) at `price`, rounded down."""
+        return Sats(
+            INVERSE.profit_and_loss(
+                side=self.side, quantity=self.quantity, entry=self.entry_price, price=price
+            )
+        )
+
+
+def open_trade(
+    order: Order, *, trade_id: UUID, account: str, fill: Price, fee_rate: Fraction, now: datetime
+) -> Trade:
+    """Return the trade that `order` opens at the price `fill`.
+
+    Raises `Rejected` when leverage, quantity, margin, stop-loss or take-profit is not allowed.
+    """
+    if not MIN_LEVERAGE <= order.leverage <= MAX_LEVERAGE:
+        raise bad_request(f"Leverage must be {MIN_LEVERAGE} to {MAX_LEVERAGE}")
+    quantity, margin = _size(order, fill)
+    liquidation = liquidation_price(order.side, quantity, fill, margin)
+    opening_fee = fee(quantity, fill, fee_rate)
+    trade = Trade(
+        id=trade_id,
+        account=account,
+        side=order.side,
+        quantity=quantity,
+        leverage=float(order.leverage),
+        margin=margin,
+        entry_price=fill,
+        entry_margin=margin,
+        liquidation=liquidation,
+        opening_fee=opening_fee,
+        maintenance_margin=Sats(opening_fee + fee(quantity, liquidation, fee_rate)),
+        created_at=now,
+        client_id=order.client_id,
+    )
+    trade = with_stop_loss(trade, order.stop_loss, last=fill)
+    return with_take_profit(trade, order.take_profit, last=fill)
+
+
+def liquidation_price(side: Side, quantity: Usd, entry: Price, margin: Sats) -> Price:
+    """Return the price at which the loss equals `margin`, to the nearest half dollar."""
+    exact = INVERSE.price_at_loss(side=side, quantity=quantity, entry=entry, loss=Fraction(margin))
+    return MAX_PRICE if exact is None else min(MAX_PRICE, to_price_step(exact))
+
+
+def fee(quantity: Usd, price: Price, rate: Fraction) -> Sats:
+    """Return the fee of one fill: `floor(1e8 * rate * quantity / price)` sats."""
+    return Sats(math.floor(rate * quantity * SATS_PER_BTC / Fraction(price)))
+
+
+def with_margin_added(trade: Trade, amount: Sats) -> Trade:
+    """Return `trade` with `amount` more sats of margin; its liquidation moves away.
+
+    Raises `Rejected` when leverage would fall below 1.
+    """
+    margin = Sats(trade.margin + amount)
+    if _leverage(trade.quantity, margin, trade.entry_price) < MIN_LEVERAGE:
+        raise bad_request(f"Adding {amount} sats would bring leverage below {MIN_LEVERAGE}")
+    return _with_margin(trade, margin)
+
+
+def with_cash_in(trade: Trade, amount: Sats, *, last: Price) -> Trade:
+    """Return `trade` with `amount` sats taken out: profit first, then margin.
+
+    Profit is taken by moving the entry price towards `last`. A stop-loss that ends up beyond
+    the new liquidation price is removed. Raises `Rejected` when leverage would pass 100.
+    """
+    from_pl = min(amount, max(0, trade.pl_at(last)))
+    entry = trade.entry_price
+    if from_pl > 0:
+        entry = _entry_after_taking(trade, from_pl, last)
+    margin = Sats(trade.margin - (amount - from_pl))
+    if margin < 1 or _leverage(trade.quantity, margin, entry) > MAX_LEVERAGE:
+        raise bad_request(f"Cashing in {amount} sats would bring leverage above {MAX_LEVERAGE}")
+    taken = replace(
+        trade,
+        entry_price=entry,
+        cashed_in_pl=Sats(trade.cashed_in_pl + from_pl),
+        cashed_in_margin=Sats(trade.cashed_in_margin + amount - from_pl),
+    )
+    taken = _with_margin(taken, margin)
+    sign = trade.side.sign
+    if sign * last <= sign * taken.liquidation:
+        raise bad_request(f"Cashing in {amount} sats would liquidate the trade")
+    if taken.stop_loss is not None and sign * taken.stop_loss < sign * taken.liquidation:
+        return replace(taken, stop_loss=None)
+    return taken
+
+
+def with_stop_loss(trade: Trade, price: Price | None, *, last: Price) -> Trade:
+    """Return `trade` with a stop-loss (None: without one).
+
+    Raises `Rejected` unless it lies between the liquidation price (allowed) and `last`.
+    """
+    if price is not None:
+        _refuse_off_step("Stop-loss", price)
+        sign = trade.side.sign
+        if not sign * trade.liquidation <= sign * price < sign * last:
+            raise bad_request(
+                f"Stop-loss {price} is not between liquidation {trade.liquidation} and {last}"
+            )
+    return replace(trade, stop_loss=price)
+
+
+def with_take_profit(trade: Trade, price: Price | None, *, last: Price) -> Trade:
+    """Return `trade` with a take-profit (None: without one).
+
+    Raises `Rejected` unless it lies on the winning side of `last`.
+    """
+    if price is not None:
+        _refuse_off_step("Take-profit", price)
+        if not trade.side.sign * price > trade.side.sign * last:
+            raise bad_request(f"Take-profit {price} is not on the winning side of {last}")
+    return replace(trade, take_profit=price)
+
+
+def funding_fee(trade: Trade, rate: Fraction, price: Price) -> Sats:
+    """Return what `trade` pays (negative: receives) in sats: `quantity/price * rate` of a BTC.
+
+    A long pays a positive rate, a short a negative one.
+    """
+    exact = trade.side.sign * trade.quantity * SATS_PER_BTC * rate / Fraction(price)
+    return Sats(math.ceil(exact))
+
+
+def with_funding(trade: Trade, amount: Sats) -> Trade:
+    """Return `trade` after it paid (negative: received) `amount` sats of funding.
+
+    A payment comes out of the margin, of which 1 sat or more must be left; what is received
+    goes to the account's balance and leaves the margin as it is.
+    """
+    settled = replace(trade, funding_fees=Sats(trade.funding_fees + amount))
+    return _with_margin(settled, Sats(trade.margin - amount)) if amount > 0 else settled
+
+
+def exit_reached(trade: Trade, last: Price) -> tuple[Ending, Price] | None:
+    """Return what ends `trade` at the price `last` and at which price, or None.
+
+    The price has passed everything on its way: of stop-loss and liquidation the one nearer to
+    the market ends the trade, at its own price.
+    """
+    sign = trade.side.sign
+    if trade.take_profit is not None and sign * last >= sign * trade.take_profit:
+        return Ending.TAKE_PROFIT, trade.take_profit
+    stop = trade.stop_loss
+    if stop is not None and sign * stop >= sign * trade.liquidation:
+        return (Ending.STOP_LOSS, stop) if sign * last <= sign * stop else None
+    if sign * last <= sign * trade.liquidation:
+        return Ending.LIQUIDATION, trade.liquidation
+    return None
+
+
+def closed(
+    trade: Trade, ending: Ending, price: Price, *, fee_rate: Fraction, at: datetime
+) -> Trade:
+    """Return `trade` ended at `price`. A liquidated trade loses exactly its margin.
+
+    No trade loses more than its margin, and the closing fee takes no more than what is left.
+    """
+    if ending is Ending.LIQUIDATION:
+        pl = Sats(-trade.margin)
+    else:
+        pl = Sats(max(-trade.margin, trade.pl_at(price)))
+    left = trade.margin + pl + trade.fee_reserve
+    cost = Sats(min(left, fee(trade.quantity, price, fee_rate)))
+    return replace(trade, closing=Closing(ending=ending, at=at, price=price, pl=pl, fee=cost))
+
+
+def payout(trade: Trade) -> Sats:
+    """Return what an ended trade gives back: margin, P&L and fee reserve less the closing fee."""
+    if trade.closing is None:
+        raise ValueError(f"trade {trade.id} still runs")
+    return Sats(trade.margin + trade.closing.pl + trade.fee_reserve - trade.closing.fee)
+
+
+def _size(order: Order, fill: Price) -> tuple[Usd, Sats]:
+    if (order.quantity is None) == (order.margin is None):
+        raise bad_request("Give either quantity or margin")
+    if order.quantity is not None:
+        quantity = order.quantity
+        margin = Sats(math.floor(quantity * SATS_PER_BTC / (Fraction(fill) * order.leverage)))
+    else:
+        margin = order.margin or Sats(0)
+        quantity = Usd(math.floor(margin * order.leverage * Fraction(fill) / SATS_PER_BTC))
+    if not 1 <= quantity <= MAX_QUANTITY:
+        raise bad_request(f"Quantity must be 1 to {MAX_QUANTITY} USD, not {quantity}")
+    if margin < 1:
+        raise bad_request("Margin must be at least 1 sat")
+    return quantity, margin
+
+
+def _leverage(quantity: Usd, margin: Sats, entry: Price) -> Fraction:
+    return quantity * SATS_PER_BTC / (margin * Fraction(entry))
+
+
+def _with_margin(trade: Trade, margin: Sats) -> Trade:
+    return replace(
+        trade,
+        margin=margin,
+        leverage=float(_leverage(trade.quantity, margin, trade.entry_price)),
+        liquidation=liquidation_price(trade.side, trade.quantity, trade.entry_price, margin),
+    )
+
+
+def _entry_after_taking(trade: Trade, amount: int, last: Price) -> Price:
+    """Return the entry price that leaves `amount` sats less profit, at least, at `last`."""
+    sign = trade.side.sign
+    remaining = Fraction(trade.pl_at(last) - amount)
+    inverse = 1 / Fraction(last) + sign * remaining / (trade.quantity * SATS_PER_BTC)
+    steps = (1 / inverse) / Fraction(PRICE_STEP)
+    whole = math.ceil(steps) if trade.side is Side.LONG else math.floor(steps)
+    return Price(whole * PRICE_STEP)
+
+
+def _refuse_off_step(name: str, price: Price) -> None:
+    if not 0 < price <= MAX_PRICE or price % PRICE_STEP:
+        raise bad_request(f"{name} must be above 0 in steps of {PRICE_STEP}, not {price}")

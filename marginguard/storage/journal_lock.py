@@ -1,0 +1,42 @@
+"""One process alone may write to a state directory."""
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+from typing import Final
+
+from marginguard.domain.errors import ConfigError, DiskFull
+from marginguard.storage.state_dir import make_state_dir
+
+_DISK_FAILS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
+
+
+def lock_state_dir(state_dir: Path) -> int:
+    """Make `state_dir` if it is missing and lock it; the lock lasts while the result is open.
+
+    Raises `OSError`, which is `BlockingIOError` when another process has the lock.
+    """
+    make_state_dir(state_dir)
+    fd = os.open(state_dir / "journal.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def opening_failed(state_dir: Path, error: OSError) -> ConfigError | DiskFull:
+    """Return the error that says what to do when the state directory could not be opened."""
+    if isinstance(error, BlockingIOError):
+        return ConfigError(
+            f"another marginguard runs with the state directory {state_dir}; stop it, or give"
+            " this one another [daemon] state_dir"
+        )
+    if error.errno in _DISK_FAILS:
+        return DiskFull(f"the journal in {state_dir} cannot be opened: {error.strerror}")
+    return ConfigError(
+        f"[daemon] state_dir {state_dir}: {error.strerror}; name a directory that this user may"
+        " write to"
+    )

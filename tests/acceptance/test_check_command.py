@@ -1,0 +1,278 @@
+"""`marginguard check`, and what every command does with bad input, as a user sees it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from marginguard import __version__
+from marginguard.cli import COMMANDS, common, main
+from marginguard.domain.errors import ConfigError, Transient
+
+ROOT = Path(__file__).parents[2]
+
+GOOD = """
+[notifications.webhook]
+url = "env:HOOK"
+[[accounts]]
+id = "main"
+network = "signet"
+key = "env:SECRET"
+secret = "env:SECRET"
+passphrase = "env:SECRET"
+[[guards]]
+id = "long"
+account = "main"
+margin_threshold = 80
+action = "close_position"
+"""
+ENVIRON = {"HOOK": "https://example.com/hook", "SECRET": "canary-4f1d9b"}
+
+
+def marginguard(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own, as a user does."""
+    result = subprocess.run(
+        [sys.executable, "-m", "marginguard", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], **ENVIRON, **environ},
+        timeout=60,
+    )
+    assert "Traceback" not in result.stderr
+    assert "canary" not in result.stdout + result.stderr
+    return result
+
+
+def checked(path: Path, text: str, *arguments: str) -> Result:
+    """Run `check` on a configuration within this process."""
+    path.write_text(text)
+    result = CliRunner().invoke(main, ["check", "--config", str(path), *arguments], env=ENVIRON)
+    assert isinstance(result.exception, SystemExit | None)
+    return result
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "config.toml"
+
+
+def test_a_good_configuration_is_summed_up(path: Path) -> None:
+    path.write_text(GOOD)
+    result = marginguard("check", "--config", str(path))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.splitlines() == [
+        f"{path} can be run.",
+        (
+            "  long: close_position when 80 % of the margin is used up,"
+            " on every position of account main (signet), looking every 30 s"
+        ),
+    ]
+
+
+def test_the_configuration_is_found_by_the_environment(path: Path) -> None:
+    path.write_text(GOOD)
+    result = marginguard("check", MARGINGUARD_CONFIG=str(path))
+    assert result.returncode == 0
+    assert str(path) in result.stdout
+
+
+def test_a_missing_configuration_is_one_line(path: Path) -> None:
+    result = marginguard("check", "--config", str(path))
+    assert (result.returncode, result.stdout) == (2, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"error: {path}: cannot be read (No such file or directory): ")
+
+
+def test_every_fault_of_the_file_is_a_line_on_stderr(path: Path) -> None:
+    result = checked(path, "[daemon]\ninterval = 5\nfoo = 1\n")
+    assert (result.exit_code, result.stdout) == (2, "")
+    first, second = result.stderr.splitlines()
+    assert first.startswith(f"error: {path}: daemon.interval = 5: must be a duration")
+    assert second.startswith(f"error: {path}: daemon.foo: unknown key")
+
+
+def test_a_refused_guard_is_a_fault_and_the_others_are_shown(path: Path) -> None:
+    bad = GOOD[GOOD.index("[[guards]]") :].replace("long", "bad").replace("80", "180")
+    result = checked(path, GOOD + bad)
+    assert result.exit_code == 2
+    assert f'{path}: guards[2] "bad".margin_threshold = 180: must be' in result.stderr
+    assert "  long: close_position when 80 %" in result.stdout
+    assert "  bad: REFUSED, it guards nothing" in result.stdout
+    assert "can be run" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "action"),
+    [
+        ('"close_position"', '"close_position"\nenabled = false', "enable_guard"),
+        ('"close_position"', '"close_position"\nauto_execution = false', "enable_execution"),
+        ('"close_position"', '"close_position"\ndry_run = true', "disable_dry_run"),
+        ('"close_position"', '"close_position"\nadd_margin_amount = 5', "remove_key"),
+        ("80", "95.5", "lower_threshold"),
+        ("[notifications.webhook]\nurl", "[database]\n# url", "set_webhook"),
+        (GOOD[GOOD.index("[[guards]]") :], "", "add_guard"),
+        (GOOD[GOOD.index("[[accounts]]") :], "", "add_guard"),
+        ('"env:SECRET"', '"file:secret"', "protect_secret_file"),
+        ("[[guards]]", GOOD[GOOD.index("[[guards]]") :] + "[[guards]]", "separate_guards"),
+    ],
+)
+def test_a_warning_does_not_fail(path: Path, old: str, new: str, action: str) -> None:
+    secret = path.parent / "secret"
+    secret.write_text("canary")
+    secret.chmod(0o644)
+    text = GOOD.replace(old, new)
+    text = text.replace('id = "long"', 'id = "other"', 1) if action == "separate_guards" else text
+    plain = checked(path, text)
+    assert plain.exit_code == 0
+    assert all(line.startswith("warning: ") for line in plain.stderr.splitlines())
+    findings = json.loads(checked(path, text, "--json").stdout)["findings"]
+    assert action in {finding["action"] for finding in findings}
+    assert len(plain.stderr.splitlines()) == len(findings)
+
+
+def test_a_good_configuration_has_no_warning(path: Path) -> None:
+    assert json.loads(checked(path, GOOD, "--json").stdout)["findings"] == []
+
+
+def test_guards_over_different_positions_do_not_overlap(path: Path) -> None:
+    guard = GOOD[GOOD.index("[[guards]]") :]
+    text = f'{GOOD}selected_positions = ["a"]\n{guard}selected_positions = ["b"]'
+    text = text.replace('id = "long"', 'id = "other"', 1)
+    assert checked(path, text).stderr == ""
+    shared = text.replace('["b"]', '["b", "a"]')
+    assert "cover the same positions" in checked(path, shared).stderr
+    assert "cover the same positions" not in checked(path, f"{shared}\nenabled = false").stderr
+
+
+def test_an_account_whose_only_guard_is_off_is_named(path: Path) -> None:
+    result = checked(path, f"{GOOD}enabled = false")
+    assert 'warning: account "main": no enabled guard covers its positions' in result.stderr
+    assert "  long: off" in result.stdout
+
+
+def test_json_is_one_value_with_findings(path: Path) -> None:
+    result = checked(path, GOOD.replace("80", "180"), "--json")
+    assert (result.exit_code, result.stderr) == (2, "")
+    report = json.loads(result.stdout)
+    assert (report["valid"], report["guards"], report["refused_guards"]) == (False, [], ["long"])
+    finding = report["findings"][0]
+    assert set(finding) == {"severity", "issue", "solution", "action"}
+    assert finding["severity"] == "error"
+    assert 'guards[1] "long".margin_threshold = 180' in finding["issue"]
+    assert finding["action"] == "fix_guard_config"
+
+
+def test_json_describes_the_guards_of_a_good_configuration(path: Path) -> None:
+    report = json.loads(checked(path, GOOD, "--json").stdout)
+    assert report["valid"] is True
+    assert report["guards"] == [
+        {
+            "id": "long",
+            "account": "main",
+            "enabled": True,
+            "auto_execution": True,
+            "dry_run": False,
+            "margin_threshold": 80.0,
+            "action": "close_position",
+            "selected_positions": "all",
+        }
+    ]
+
+
+def test_json_of_a_file_that_cannot_be_read_is_json_too(path: Path) -> None:
+    result = marginguard("check", "--json", "--config", str(path))
+    assert (result.returncode, result.stderr) == (2, "")
+    report = json.loads(result.stdout)
+    assert [finding["action"] for finding in report["findings"]] == ["fix_config"]
+
+
+def test_wrong_use_ends_with_2() -> None:
+    assert marginguard("chekc").returncode == 2
+    assert marginguard("check", "--nonsense").returncode == 2
+
+
+def test_help_names_every_command_and_imports_none() -> None:
+    code = (
+        "import sys; from click.testing import CliRunner; from marginguard.cli import main;"
+        "print(CliRunner().invoke(main, ['--help']).output);"
+        "sys.exit('rich' in sys.modules or 'marginguard.config' in sys.modules)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0
+    for name, command in COMMANDS.items():
+        assert f"{name} " in result.stdout
+        assert command.help in result.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name: str) -> None:
+    result = CliRunner().invoke(main, [name, "--help"])
+    assert result.exit_code == 0
+    assert f"Usage: main {name}" in result.output
+
+
+def test_the_version_is_told() -> None:
+    assert marginguard("--version").stdout == f"marginguard {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (ConfigError("one", "two"), 2, "error: one\nerror: two\n"),
+        (Transient("lost"), 3, "error: lost\n"),
+        (
+            ExceptionGroup("g", [ConfigError("one"), Transient("lost")]),
+            3,
+            "error: one\nerror: lost\n",
+        ),
+        (ExceptionGroup("g", [ConfigError("one")]), 2, "error: one\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_an_error_ends_a_command_in_words(
+    error: BaseException, code: int, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @click.command()
+    def failing() -> None:
+        raise error
+
+    monkeypatch.setattr("marginguard.cli.check.check", failing)
+    result = CliRunner().invoke(main, ["check"])
+    assert (result.exit_code, result.stderr) == (code, told)
+
+
+def test_a_fault_of_the_program_shows_where_and_ends_with_3(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as caught, common.error_boundary():
+        raise ZeroDivisionError
+    assert caught.value.code == 3
+    assert "ZeroDivisionError" in capfd.readouterr().err
+
+
+def test_a_closed_pipe_ends_quietly(path: Path) -> None:
+    path.write_text(GOOD)
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = subprocess.run(
+        [sys.executable, "-m", "marginguard", "check", "--config", str(path)],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], **ENVIRON},
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGPIPE, signal.SIG_IGN),
+        check=False,
+    )
+    os.close(writer)
+    assert result.stderr == b""
+    assert result.returncode != 0

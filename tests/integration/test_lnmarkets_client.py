@@ -1,0 +1,337 @@
+"""The clients over real HTTP with canned answers."""
+
+import base64
+import hashlib
+import hmac
+import json
+from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from aiohttp import web
+from structlog.testing import capture_logs
+
+from marginguard.domain.errors import Malformed, Rejected, Transient, Unauthorized
+from marginguard.domain.outcome import OutcomeKind
+from marginguard.lnmarkets.client import AccountClient, PublicClient
+from marginguard.lnmarkets.server_clock import ServerClock
+from marginguard.lnmarkets.signing import Credentials
+from marginguard.lnmarkets.transport import Transport
+from marginguard.ports import Exchange
+from tests.integration.canned_exchange import (
+    ADD_MARGIN,
+    CLOSE,
+    CLOSED,
+    OTHER_ID,
+    RUNNING,
+    TRADE_ID,
+    HandClock,
+    canned_exchange,
+    closed_trade,
+    trade,
+)
+
+SECRET = "the-secret"
+SINCE = datetime(2026, 1, 1, 12, tzinfo=UTC)
+EMPTY_PAGE = {"data": [], "nextCursor": None}
+
+
+@pytest.fixture
+async def exchange():
+    async with canned_exchange() as server:
+        server.answer("/v3/time", {"time": "2026-01-02T03:04:15.000Z"})
+        yield server
+
+
+@pytest.fixture
+def clock():
+    return HandClock()
+
+
+@pytest.fixture
+async def transport(exchange):
+    async with Transport(exchange.url, timeout_s=5) as opened:
+        yield opened
+
+
+@pytest.fixture
+def server_clock(transport, clock):
+    return ServerClock(PublicClient(transport).server_time, clock)
+
+
+@pytest.fixture
+def account(transport, server_clock) -> Exchange:
+    return AccountClient(
+        "main",
+        Credentials(key="the-key", secret=SECRET, passphrase="the-phrase"),
+        transport=transport,
+        server_clock=server_clock,
+    )
+
+
+async def test_ticker_and_time_are_read_unsigned(exchange, transport):
+    exchange.answer("/v3/futures/ticker", {"lastPrice": 100_000, "index": 100_001.5})
+    public = PublicClient(transport)
+    ticker = await public.ticker()
+    assert (ticker.last, ticker.index) == (100_000.0, 100_001.5)
+    assert await public.server_time() == datetime(2026, 1, 2, 3, 4, 15, tzinfo=UTC)
+    assert not any("lnm-access-key" in {n.lower() for n in seen.headers} for seen in exchange.seen)
+
+
+async def test_a_signed_request_carries_key_passphrase_time_and_signature(exchange, account, clock):
+    exchange.answer("/v3/account", {"balance": 500})
+    balance = await account.balance()
+    assert (balance.account_id, balance.available) == ("main", 500)
+    (seen,) = exchange.seen
+    headers = {name.lower(): value for name, value in seen.headers.items()}
+    timestamp = str(int(clock.wall.timestamp() * 1000))
+    digest = hmac.new(
+        SECRET.encode(), f"{timestamp}get/v3/account".encode(), hashlib.sha256
+    ).digest()
+    assert headers["lnm-access-key"] == "the-key"
+    assert headers["lnm-access-passphrase"] == "the-phrase"
+    assert headers["lnm-access-timestamp"] == timestamp
+    assert headers["lnm-access-signature"] == base64.b64encode(digest).decode()
+
+
+async def test_running_positions_are_read(exchange, account):
+    exchange.answer(RUNNING, [trade(), trade(id=OTHER_ID)])
+    assert [p.id for p in await account.running_positions()] == [TRADE_ID, OTHER_ID]
+
+
+async def test_one_bad_trade_refuses_the_whole_read(exchange, account):
+    """Failure 10: nothing may silently be left out."""
+    exchange.answer(RUNNING, [trade(), trade(id=OTHER_ID, margin=-1)])
+    with pytest.raises(Malformed, match=r"1\.margin"):
+        await account.running_positions()
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 429, 408])
+async def test_an_error_is_never_an_empty_list(exchange, account, status):
+    """Failure 9: an empty list that comes with an error is not flat."""
+    exchange.answer(RUNNING, [], status=status)
+    with pytest.raises(Transient):
+        await account.running_positions()
+
+
+async def test_a_refused_read_is_sent_again_once_with_the_exchanges_time(exchange, account, clock):
+    """Failure 8: a clock that is off is set right before the key is blamed."""
+    exchange.answer(RUNNING, [trade()])
+    good = exchange.handlers[RUNNING]
+
+    async def refuse_the_first(request: web.Request) -> web.StreamResponse:
+        if len(exchange.calls(RUNNING)) == 1:
+            return web.json_response({"code": "UNAUTHORIZED", "message": "old"}, status=401)
+        return await good(request)
+
+    exchange.handlers[RUNNING] = refuse_the_first
+    assert len(await account.running_positions()) == 1
+    first, second = (int(seen.headers["lnm-access-timestamp"]) for seen in exchange.calls(RUNNING))
+    assert second - first == 10_000
+    assert len(exchange.calls("/v3/time")) == 1
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, "UNAUTHORIZED"), (403, "FORBIDDEN")])
+async def test_a_read_refused_again_after_the_resync_is_unauthorized(
+    exchange, account, status, code
+):
+    """Failure 6: the exchange's own refusal, twice."""
+    exchange.answer(RUNNING, {"code": code, "message": "no"}, status=status)
+    with pytest.raises(Unauthorized):
+        await account.running_positions()
+    assert len(exchange.calls(RUNNING)) == 2
+    assert len(exchange.calls("/v3/time")) == 1
+
+
+async def test_a_refused_read_whose_resync_fails_does_not_blame_the_key(exchange, account):
+    """Failure 8: without the exchange's time a refusal proves nothing about the key."""
+    exchange.answer(RUNNING, {"code": "UNAUTHORIZED", "message": "no"}, status=401)
+    exchange.answer("/v3/time", b"", status=502)
+    with pytest.raises(Transient):
+        await account.running_positions()
+
+
+async def test_the_clock_is_set_right_on_request_and_a_failure_is_told(exchange, account):
+    """Failure 8: whoever had a change refused asks for the exchange's time."""
+    exchange.answer("/v3/account", {"balance": 500})
+    await account.balance()
+    await account.resync_clock()
+    await account.balance()
+    first, second = (
+        int(seen.headers["lnm-access-timestamp"]) for seen in exchange.calls("/v3/account")
+    )
+    assert second - first == 10_000
+    exchange.answer("/v3/time", b"", status=502)
+    with capture_logs() as logs:
+        await account.resync_clock()
+    assert [(log["event"], log["log_level"]) for log in logs] == [("clock.unmeasured", "warning")]
+
+
+async def test_a_gateways_403_is_no_refusal_of_the_key(exchange, account):
+    """Failure 6: a 403 from a gateway is not the exchange's."""
+    exchange.answer(RUNNING, b"<html>Forbidden</html>", status=403)
+    with pytest.raises(Rejected) as caught:
+        await account.running_positions()
+    assert not isinstance(caught.value, Unauthorized)
+    assert caught.value.code is None
+    assert len(exchange.calls(RUNNING)) == 1
+
+
+async def test_a_close_that_is_answered_is_done(exchange, account):
+    exchange.answer(CLOSE, closed_trade())
+    outcome = await account.close_position(TRADE_ID)
+    assert (outcome.kind, outcome.exchange_id) == (OutcomeKind.DONE, TRADE_ID)
+    (seen,) = exchange.seen
+    assert (seen.method, json.loads(seen.body)) == ("POST", {"id": TRADE_ID})
+
+
+async def test_added_margin_that_is_answered_is_done(exchange, account):
+    exchange.answer(ADD_MARGIN, trade(margin=100_777))
+    outcome = await account.add_margin(TRADE_ID, 777)
+    assert (outcome.kind, outcome.exchange_id) == (OutcomeKind.DONE, TRADE_ID)
+    (seen,) = exchange.seen
+    assert (seen.method, json.loads(seen.body)) == ("POST", {"id": TRADE_ID, "amount": 777})
+
+
+async def test_a_signed_change_verifies_over_the_body_that_arrived(exchange, account):
+    exchange.answer(ADD_MARGIN, trade())
+    await account.add_margin(TRADE_ID, 777)
+    (seen,) = exchange.seen
+    timestamp = seen.headers["lnm-access-timestamp"]
+    message = f"{timestamp}post{ADD_MARGIN}".encode() + seen.body
+    digest = hmac.new(SECRET.encode(), message, hashlib.sha256).digest()
+    assert seen.headers["lnm-access-signature"] == base64.b64encode(digest).decode()
+
+
+async def test_a_change_that_is_refused_is_rejected_and_not_resent(exchange, account):
+    """Failure 6: the caller decides about a second attempt at a change."""
+    exchange.answer(CLOSE, {"code": "UNAUTHORIZED", "message": "no"}, status=401)
+    outcome = await account.close_position(TRADE_ID)
+    assert (outcome.kind, outcome.unauthorized) == (OutcomeKind.REJECTED, True)
+    assert len(exchange.seen) == 1
+
+
+BAD_ANSWERS = [
+    b"",
+    b"null",
+    b"[]",
+    b"{}",
+    b'"ok"',
+    b"<html>200 OK, says the gateway</html>",
+    json.dumps(trade()).encode()[:-1],
+    json.dumps({"id": TRADE_ID}).encode(),
+    json.dumps([trade()]).encode(),
+    json.dumps([closed_trade()]).encode(),
+    json.dumps(trade(id=OTHER_ID)).encode(),
+    json.dumps(closed_trade(id=OTHER_ID)).encode(),
+    json.dumps(trade(id=None)).encode(),
+    json.dumps(closed_trade(id=7)).encode(),
+    json.dumps(trade(margin=-5)).encode(),
+    json.dumps(trade(margin="5")).encode(),
+    json.dumps(trade(quantity=0)).encode(),
+    json.dumps(trade(entryPrice=float("nan"))).encode(),
+    json.dumps(trade(liquidation=float("inf"))).encode(),
+    json.dumps(closed_trade(pl=None)).encode(),
+    json.dumps(closed_trade(pl=10**40)).encode(),
+    json.dumps(closed_trade(exitPrice=float("-inf"))).encode(),
+    json.dumps(closed_trade(closedAt=5)).encode(),
+]
+
+
+@pytest.mark.parametrize("body", BAD_ANSWERS)
+async def test_a_change_whose_answer_does_not_parse_is_ambiguous(exchange, account, body):
+    """Failure 10: a 2xx that cannot be read proves nothing about the call."""
+    exchange.answer(CLOSE, body)
+    exchange.answer(ADD_MARGIN, body)
+    assert (await account.close_position(TRADE_ID)).kind is OutcomeKind.AMBIGUOUS
+    assert (await account.add_margin(TRADE_ID, 5)).kind is OutcomeKind.AMBIGUOUS
+
+
+def serve_closed(exchange, answer):
+    """Answer the closed list with what `answer` returns for a request's query."""
+
+    async def handle(request: web.Request) -> web.Response:
+        return web.json_response(answer(dict(request.query)))
+
+    exchange.handlers[CLOSED] = handle
+
+
+def queries(exchange):
+    return [
+        {name: values[0] for name, values in parse_qs(urlsplit(seen.path_qs).query).items()}
+        for seen in exchange.calls(CLOSED)
+    ]
+
+
+async def test_a_closed_trade_is_found_and_the_paging_ends(exchange, account):
+    pages = {
+        None: {"data": [closed_trade(id=OTHER_ID)], "nextCursor": "2026-01-02T00:00:00.000Z"},
+        "2026-01-02T00:00:00.000Z": {"data": [closed_trade()], "nextCursor": "more"},
+    }
+    serve_closed(exchange, lambda query: pages[query.get("cursor")])
+    trade_found = await account.closed_trade(TRADE_ID, SINCE)
+    assert trade_found is not None
+    assert (trade_found.id, trade_found.exit_price) == (TRADE_ID, 95_000.5)
+    assert queries(exchange) == [
+        {"from": "2026-01-01T11:58:00.000Z", "limit": "1000"},
+        {
+            "from": "2026-01-01T11:58:00.000Z",
+            "limit": "1000",
+            "cursor": "2026-01-02T00:00:00.000Z",
+        },
+    ]
+
+
+async def test_a_trade_is_found_where_the_list_goes_by_the_time_of_opening(exchange, account):
+    """The trade was opened before `since`, so a list from there on may not hold it."""
+    serve_closed(
+        exchange,
+        lambda query: EMPTY_PAGE if "from" in query else {**EMPTY_PAGE, "data": [closed_trade()]},
+    )
+    found = await account.closed_trade(TRADE_ID, SINCE)
+    assert found is not None
+    assert found.id == TRADE_ID
+
+
+async def test_a_trade_that_is_not_in_the_list_is_none(exchange, account):
+    serve_closed(exchange, lambda _query: EMPTY_PAGE)
+    assert await account.closed_trade(TRADE_ID, SINCE) is None
+    assert len(queries(exchange)) == 2
+
+
+async def test_a_trade_that_ended_before_is_none(exchange, account):
+    serve_closed(exchange, lambda _query: {**EMPTY_PAGE, "data": [closed_trade()]})
+    ended = datetime(2026, 1, 2, tzinfo=UTC)
+    assert await account.closed_trade(TRADE_ID, ended + timedelta(hours=1)) is None
+
+
+async def test_a_trade_that_ended_now_is_found_though_our_clock_is_ahead(exchange, account):
+    """Failure 8: `since` is our time, the end of the trade is the exchange's."""
+    serve_closed(exchange, lambda _query: {**EMPTY_PAGE, "data": [closed_trade()]})
+    ended = datetime(2026, 1, 2, tzinfo=UTC)
+    assert await account.closed_trade(TRADE_ID, ended + timedelta(seconds=60)) is not None
+
+
+async def test_a_cursor_that_never_ends_is_not_followed_for_ever(exchange, account):
+    serve_closed(exchange, lambda _query: {"data": [], "nextCursor": "again"})
+    assert await account.closed_trade(TRADE_ID, SINCE) is None
+    assert len(queries(exchange)) == 10
+
+
+async def test_a_bad_record_in_the_closed_list_refuses_the_read(exchange, account):
+    serve_closed(
+        exchange, lambda _query: {**EMPTY_PAGE, "data": [closed_trade(id=OTHER_ID, pl="1")]}
+    )
+    with pytest.raises(Malformed):
+        await account.closed_trade(TRADE_ID, SINCE)
+
+
+async def test_no_secret_shows_in_an_error_or_an_outcome(exchange, account):
+    """Failure 36: secrets never reach a record."""
+    exchange.answer("/v3/account", {"code": "BAD_REQUEST", "message": "no"}, status=400)
+    exchange.answer(CLOSE, b"", status=500)
+    with pytest.raises(Rejected) as caught:
+        await account.balance()
+    outcome = await account.close_position(TRADE_ID)
+    shown = f"{caught.value!r} {outcome!r}"
+    assert not any(part in shown for part in ("the-key", SECRET, "the-phrase"))

@@ -1,0 +1,271 @@
+"""Ten-line stand-ins for the engine's surroundings."""
+
+import asyncio
+from collections import deque
+from dataclasses import replace
+from datetime import timedelta
+
+from uuid_utils.compat import uuid7
+
+from marginguard.domain.errors import DiskFull, Unreachable
+from marginguard.domain.memory import GuardMemory
+from marginguard.domain.model import Balance, ClosedTrade, PriceQuote
+from marginguard.domain.outcome import Outcome, OutcomeKind
+from marginguard.domain.records import ActionRecord, ArmedState, GuardState
+from marginguard.engine.account import Account
+from marginguard.engine.book import Book
+from marginguard.engine.executor import Executor
+from marginguard.engine.guard import GuardRunner
+from marginguard.engine.health import Health
+from marginguard.engine.looking import Looker
+from marginguard.engine.settings import EngineSettings, Guard
+from tests.unit.strategies import NOON, a_position, some_rules
+
+PROMPT = EngineSettings(action_base_delay_s=0.0, settle_delay_s=0.0, timeout_s=5.0)
+"""Settings under which nothing waits."""
+
+
+class FakeClock:
+    """A clock that is moved by hand."""
+
+    def __init__(self):
+        self.elapsed_s = 1000.0
+        self.wall_offset = timedelta(0)
+
+    def now(self):
+        return NOON + timedelta(seconds=self.elapsed_s - 1000.0) + self.wall_offset
+
+    def monotonic(self):
+        return self.elapsed_s
+
+    def advance(self, seconds):
+        self.elapsed_s += seconds
+
+
+class FakeJournal:
+    def __init__(self):
+        self.records = []
+        self.full = False
+
+    async def append(self, *records, patience_s=0.0):
+        if self.full:
+            raise DiskFull("no space left on the device")
+        self.records.extend(records)
+
+    def unsettled_actions(self):
+        newest = {r.id: r for r in self.records if isinstance(r, ActionRecord)}
+        return [r for r in newest.values() if not r.status.settled]
+
+    def guard_states(self):
+        return {r.guard_id: r for r in self.records if isinstance(r, GuardState)}
+
+    def of(self, kind):
+        return [r for r in self.records if isinstance(r, kind)]
+
+
+class FakeExchange:
+    """Holds positions; `script` says how the next changing calls end: (processed, outcome)."""
+
+    def __init__(self, *positions, balance=10_000_000):
+        self.positions = {p.id: p for p in positions}
+        self.available = balance
+        self.closed = {}
+        self.script = deque()
+        self.calls = []
+        self.resyncs = 0
+        self.read_errors = deque()
+        self.balance_error = None
+        self.on_call = lambda: None
+
+    async def balance(self):
+        if self.balance_error is not None:
+            raise self.balance_error
+        return Balance(account_id="main", available=self.available)
+
+    async def running_positions(self):
+        if self.read_errors:
+            error = self.read_errors.popleft()
+            if error is not None:
+                raise error
+        return tuple(self.positions.values())
+
+    async def closed_trade(self, position_id, since):
+        return self.closed.get(position_id)
+
+    async def close_position(self, position_id):
+        return self._answer(("close", position_id), lambda: self.end(position_id))
+
+    async def add_margin(self, position_id, amount):
+        return self._answer(
+            ("add_margin", position_id, amount), lambda: self.top_up(position_id, amount)
+        )
+
+    async def resync_clock(self):
+        self.resyncs += 1
+
+    def end(self, position_id):
+        if self.positions.pop(position_id, None) is not None:
+            self.closed[position_id] = ClosedTrade(
+                id=position_id, exit_price=95_000.0, pl=-50_000, closed_at=NOON
+            )
+
+    def top_up(self, position_id, amount):
+        before = self.positions[position_id]
+        self.positions[position_id] = replace(before, margin=before.margin + amount)
+
+    def _answer(self, call, process):
+        self.calls.append(call)
+        self.on_call()
+        processed, answer = self.script.popleft() if self.script else (True, done())
+        if processed:
+            process()
+        return answer
+
+
+class FakePrices:
+    def __init__(self, clock, price=100_000.0):
+        self.clock = clock
+        self.price = price
+        self.confirmed = True
+        self.age_s = 0.0
+
+    async def quote(self):
+        if self.price is None:
+            raise Unreachable("no price")
+        return PriceQuote(
+            last=self.price,
+            index=self.price,
+            received_s=self.clock.monotonic() - self.age_s,
+            confirmed=self.confirmed,
+        )
+
+
+class Ears:
+    """Notifier and observations in one: remembers what it is told."""
+
+    def __init__(self):
+        self.notices = []
+        self.seen = {}
+        self.checks = 0
+
+    def tell(self, notice):
+        self.notices.append(notice)
+
+    def positions(self, account_id, seen, at):
+        self.seen[account_id] = seen
+
+    def checked(self, guard_id, account_id, at):
+        self.checks += 1
+
+    def kinds(self):
+        return [notice.kind.value for notice in self.notices]
+
+
+class Rig:
+    """One guard over a fake exchange, run by hand."""
+
+    def __init__(self, *positions, settings=PROMPT, dry_run=False, balance=10_000_000, **rules):
+        self.clock = FakeClock()
+        self.journal = FakeJournal()
+        self.exchange = FakeExchange(*(positions or (a_position(),)), balance=balance)
+        self.prices = FakePrices(self.clock)
+        self.ears = Ears()
+        self.settings = settings
+        self.guard = Guard(
+            id="guard-1",
+            account_id="main",
+            user_id="owner",
+            rules=some_rules(**rules),
+            dry_run=dry_run,
+        )
+        self.stop = asyncio.Event()
+        self.start()
+
+    def start(self):
+        """Make everything that a (re)started process makes, from what the journal holds."""
+        self.executor = Executor(
+            exchange=self.exchange, clock=self.clock, settings=self.settings, stop=self.stop
+        )
+        known = self.journal.guard_states().get("guard-1")
+        self.book = Book(
+            state=GuardState(
+                guard_id="guard-1",
+                account_id="main",
+                armed=ArmedState.DEGRADED,
+                reason="starting",
+                since=self.clock.now(),
+                memory=known.memory if known else GuardMemory(),
+                updated_at=self.clock.now(),
+            ),
+            unsettled=self.journal.unsettled_actions(),
+            journal=self.journal,
+            clock=self.clock,
+        )
+        self.account = Account(
+            account_id="main",
+            guards=[(self.guard, self.book)],
+            observations=self.ears,
+            notifier=self.ears,
+            clock=self.clock,
+            new_id=uuid7,
+        )
+
+    async def run(self, source="schedule"):
+        async with asyncio.TaskGroup() as actions:
+            runner = getattr(self, "_runner", None)
+            if runner is None or runner._book is not self.book:
+                self._runner = runner = self._make_runner(actions)
+            runner._actions = actions
+            return await runner.run(source)
+
+    def _make_runner(self, actions):
+        return GuardRunner(
+            guard=self.guard,
+            book=self.book,
+            health=Health(
+                book=self.book,
+                notifier=self.ears,
+                clock=self.clock,
+                blind_after_s=self.settings.blind_after_s,
+                new_id=uuid7,
+            ),
+            account=self.account,
+            executor=self.executor,
+            looker=Looker(
+                book=self.book,
+                executor=self.executor,
+                prices=self.prices,
+                clock=self.clock,
+                settings=self.settings,
+            ),
+            observations=self.ears,
+            notifier=self.ears,
+            clock=self.clock,
+            settings=self.settings,
+            actions=actions,
+            new_id=uuid7,
+        )
+
+    def actions(self):
+        """Return the newest record of every action, oldest first."""
+        return list({r.id: r for r in self.journal.of(ActionRecord)}.values())
+
+
+def done():
+    return Outcome(kind=OutcomeKind.DONE, detail="done")
+
+
+def ambiguous():
+    return Outcome(kind=OutcomeKind.AMBIGUOUS, detail="no answer within 5 s")
+
+
+def not_sent():
+    return Outcome(kind=OutcomeKind.NOT_SENT, detail="connection refused")
+
+
+def busy(retry_after_s=0.0):
+    return Outcome(kind=OutcomeKind.BUSY, detail="busy", retry_after_s=retry_after_s)
+
+
+def rejected(*, unauthorized=False):
+    return Outcome(kind=OutcomeKind.REJECTED, detail="refused", unauthorized=unauthorized)
