@@ -5,9 +5,11 @@ import contextlib
 import time
 from collections.abc import Coroutine
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from marginguard.domain.errors import MarginguardError
+
+_T = TypeVar("_T")
 
 
 class TaskEndedError(MarginguardError):
@@ -42,3 +44,18 @@ async def until_stopped(work: Coroutine[Any, Any, None], name: str, stop: asynci
     await work
     if not stop.is_set():
         raise TaskEndedError(f"the task {name} ended unasked")
+
+
+async def unless_stopped(work: Coroutine[Any, Any, _T], stop: asyncio.Event) -> _T | None:
+    """Return the result of `work`, or None, `work` cancelled, once `stop` is set before that."""
+    working = asyncio.ensure_future(work)
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        return None
+    finally:
+        for task in (working, stopping):
+            task.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)

@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 import marginguard
 from marginguard.aio import SystemClock, until_stopped
 from marginguard.config import Config
-from marginguard.domain.errors import MarginguardError
+from marginguard.domain.errors import MarginguardError, Transient
 from marginguard.domain.units import AccountId, Percent
 from marginguard.engine.engine import Disarmed, Engine, Surroundings
 from marginguard.engine.executor import REQUEST_LIFE_S
@@ -91,6 +91,7 @@ class Daemon:
             url=url.get_secret_value() if url else None,
             state_dir=config.daemon.state_dir,
             journal=journal,
+            clock=self._clock,
         )
         webhook = config.notifications.webhook.url
         notifier = WebhookNotifier(webhook.get_secret_value()) if webhook else NullNotifier()
@@ -147,9 +148,10 @@ class Daemon:
         try:
             async with asyncio.timeout(MEMORY_PATIENCE_S):
                 records = await database.remembered()
-        except TimeoutError:
+        except (TimeoutError, Transient) as error:
             self._log.warning(
                 "memory.empty",
+                error=str(error) or "no answer in time",
                 advice="the state directory is new and the database does not answer: guards begin"
                 " without what they spent and did before",
             )

@@ -93,9 +93,9 @@ def _as_json(summary: Summary, seconds: float) -> dict[str, object]:
                 "equity": holding.equity,
                 "actions": [
                     {
-                        "action": row.kind,
+                        "action": row.kind.value,
                         "amount_sats": row.amount,
-                        "status": row.status,
+                        "status": row.status.value,
                         "proof": row.proof,
                     }
                     for row in summary.actions[holding.name]

@@ -12,10 +12,10 @@ from marginguard.demo.daemon import running_daemon, write_config
 from marginguard.demo.market import Holding, Market
 from marginguard.demo.receiver import Receiver
 from marginguard.demo.records import read_records
+from marginguard.domain.records import ActionRecord
 from marginguard.domain.units import Price
 from marginguard.simulator.prices import TICK, Point, play, read_candles, walk
 from marginguard.simulator.server import RunningServer, serve
-from marginguard.storage.reading import ActionRow
 
 DEFAULT_SPEED = 90.0
 MAX_SPEED = 150.0
@@ -46,7 +46,7 @@ class Summary:
 
     price_low: Price
     holdings: Sequence[Holding]
-    actions: Mapping[str, Sequence[ActionRow]]
+    actions: Mapping[str, Sequence[ActionRecord]]
     executions: int
     unrecorded: int
 

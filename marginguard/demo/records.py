@@ -5,28 +5,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from marginguard.domain.records import ActionStatus
+from marginguard.domain.records import ActionRecord
+from marginguard.domain.units import AccountId
 from marginguard.storage.database import acquired, close_pool, open_pool
 from marginguard.storage.embedded import server_for_reading
-from marginguard.storage.reading import ActionRow, count_executions, read_actions
+from marginguard.storage.reading import count_executions, proved_actions
 
 _PATIENCE_S = 10.0
 _LOOK_EVERY_S = 0.1
-_ALL = 1_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Records:
-    """The actions by account, the oldest first; `proved` counts those with a proof."""
+    """The proved actions by account, the oldest first, and how many executions there are."""
 
-    actions: Mapping[str, Sequence[ActionRow]]
+    actions: Mapping[str, Sequence[ActionRecord]]
     executions: int
 
     @property
     def proved(self) -> int:
         """How many actions are done and carry their proof."""
-        rows = (row for rows in self.actions.values() for row in rows)
-        return sum(1 for row in rows if row.status == ActionStatus.DONE and row.proof)
+        return sum(1 for rows in self.actions.values() for row in rows if row.proof)
 
 
 async def read_records(state_dir: Path, accounts: Sequence[str], *, expected: int) -> Records:
@@ -42,8 +41,7 @@ async def read_records(state_dir: Path, accounts: Sequence[str], *, expected: in
             while True:
                 async with acquired(pool) as connection:
                     actions = {
-                        name: (await read_actions(connection, account_id=name, limit=_ALL))[::-1]
-                        for name in accounts
+                        name: await proved_actions(connection, AccountId(name)) for name in accounts
                     }
                     records = Records(
                         actions=actions, executions=await count_executions(connection)

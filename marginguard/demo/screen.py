@@ -143,8 +143,8 @@ def _actions(summary: Summary) -> Table:
         table.add_column(column, overflow="fold")
     for name, rows in summary.actions.items():
         for row in rows:
-            what = row.kind + (f" {row.amount:,} sats" if row.amount else "")
-            table.add_row(name, what, row.status, row.proof or row.error or "")
+            what = row.kind.value + (f" {row.amount:,} sats" if row.amount else "")
+            table.add_row(name, what, row.status.value, row.proof or row.error or "")
     return table
 
 

@@ -162,6 +162,7 @@ class GuardRunner:
         log(
             "execution." + record.status.value,
             execution_id=str(record.id),
+            source=record.source.value,
             positions=record.positions_total,
             requiring_action=record.positions_requiring_action,
             succeeded=record.positions_succeeded,

@@ -87,9 +87,13 @@ def json_rows(rows: Sequence[object]) -> str:
     """Return dataclasses or dictionaries as a JSON array that PostgreSQL's `jsonb` accepts.
 
     `jsonb` holds every character but NUL, which becomes the replacement character: a text from
-    outside must not keep a record out of the database.
+    outside must not keep a record out of the database. Raises `Malformed` for a number beyond 64
+    bits.
     """
-    return orjson.dumps(rows, default=_as_dict).decode().replace("\\u0000", "\\ufffd")
+    try:
+        return orjson.dumps(rows, default=_as_dict).decode().replace("\\u0000", "\\ufffd")
+    except orjson.JSONEncodeError as error:
+        raise Malformed(f"no form in JSON: {error}") from error
 
 
 def _as_dict(value: object) -> object:

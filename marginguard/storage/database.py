@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import asyncpg
 import structlog
@@ -11,8 +11,13 @@ from asyncpg.pool import PoolConnectionProxy
 
 from marginguard.domain.errors import ConfigError, DatabaseUnavailable
 
-Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
-Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+# asyncpg's classes are generic for the type checker alone.
+if TYPE_CHECKING:
+    Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
+    Connection: TypeAlias = PoolConnectionProxy[asyncpg.Record]
+else:
+    Pool = asyncpg.Pool
+    Connection = PoolConnectionProxy
 
 MIN_SERVER_MAJOR = 14
 COMMAND_TIMEOUT_S = 10.0

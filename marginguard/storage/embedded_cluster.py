@@ -31,8 +31,9 @@ async def create_cluster(
         password = partial / layout.password.name
         password.touch(mode=0o600)
         password.write_text(f"{secrets.token_urlsafe(32)}\n")
-        for path in (partial, password):
-            os.chown(path, user.uid, user.gid)
+        if user.uid != os.geteuid():
+            for path in (partial, password):
+                os.chown(path, user.uid, user.gid)
         command: list[str | Path] = [
             binaries.initdb,
             *("-D", partial / layout.data.name, "-U", ROLE, "--locale=C", "-E", "UTF8"),

@@ -1,22 +1,22 @@
-"""The database's life: started or found, connected, migrated, fed, and started again."""
+"""The database's life: started or found, connected, fed, and started again."""
 
 import asyncio
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from marginguard.aio import sleep_or_stop
+from marginguard.aio import sleep_or_stop, unless_stopped
 from marginguard.domain.errors import ConfigError, DatabaseUnavailable
 from marginguard.domain.records import Record
-from marginguard.storage.database import Pool, close_pool, open_pool
+from marginguard.ports import Clock
+from marginguard.storage.database import acquired
 from marginguard.storage.drain import Drain
 from marginguard.storage.embedded import EmbeddedServer
 from marginguard.storage.journal import FileJournal
-from marginguard.storage.migrate import migrate
-from marginguard.storage.observations import BufferedObservations
-from marginguard.storage.records import remembered
+from marginguard.storage.link import DatabaseLink
+from marginguard.storage.observations import DatabaseObservations
+from marginguard.storage.records import load_guard_states, load_unsettled_actions
 
 BACKOFF_S: Final = 0.2
 MAX_BACKOFF_S: Final = 5.0
@@ -30,15 +30,15 @@ class DatabaseKeeper:
     Nothing that guards waits for it.
     """
 
-    def __init__(self, *, url: str | None, state_dir: Path, journal: FileJournal) -> None:
-        self._url = url
+    def __init__(
+        self, *, url: str | None, state_dir: Path, journal: FileJournal, clock: Clock
+    ) -> None:
         self._journal = journal
-        self._server = None if url is not None else EmbeddedServer(state_dir=state_dir)
-        self._drain = Drain(journal, refused=state_dir / "refused.jsonl")
-        self._pool: "Pool | None" = None
-        self._connected = asyncio.Event()
+        self._server = EmbeddedServer(state_dir=state_dir) if url is None else None
+        self._link = DatabaseLink(self._server.start if self._server is not None else url or "")
+        self._drain = Drain(journal, self._link, refused=state_dir / "refused.jsonl", clock=clock)
         self._log = structlog.get_logger()
-        self.observations = BufferedObservations()
+        self.observations = DatabaseObservations(self._link)
         """Where to put what is seen; it is written while the database is there."""
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -48,100 +48,66 @@ class DatabaseKeeper:
         once guards may be at work, that is only logged and tried again.
         """
         self._journal.database_down(down=True)
-        async with AsyncExitStack() as stack:
-            if self._server is not None:
-                stack.push_async_callback(self._server.stop)
-            pool = await self._connect(stop)
-            if pool is None:
-                return
-            stack.push_async_callback(close_pool, pool, timeout_s=_CLOSE_TIMEOUT_S)
-            self._log.info("database.connected", embedded=self._server is not None)
-            self._journal.database_down(down=False)
-            self._pool = pool
-            self._connected.set()
+        try:
+            try:
+                await unless_stopped(self._link.connect(), stop)
+            except DatabaseUnavailable:
+                pass  # the drain says so, and goes on trying
+            else:
+                self._journal.database_down(down=False)
+                self._log.info("database.connected", embedded=self._server is not None)
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._drain.run(pool, stop), name="drain")
-                group.create_task(self.observations.run(pool, stop), name="observations")
+                group.create_task(self._keep_draining(stop), name="drain")
+                group.create_task(self.observations.run(stop), name="observations")
                 if self._server is not None:
                     group.create_task(self._keep_alive(self._server, stop), name="embedded")
+        finally:
+            await self._link.close(timeout_s=_CLOSE_TIMEOUT_S)
+            if self._server is not None:
+                await self._server.stop()
 
     async def remembered(self) -> tuple[Record, ...]:
-        """Return what the database remembers of an earlier life, as soon as it is connected.
+        """Return what the database remembers of an earlier life: states and unsettled actions.
 
-        Raises `DatabaseUnavailable` or `Malformed`.
+        Raises `DatabaseUnavailable`, `ConfigError`, or `Malformed` for rows of another version.
         """
-        await self._connected.wait()
-        if self._pool is None:
-            raise DatabaseUnavailable("the database is not connected")
-        return await remembered(self._pool)
+        pool = await self._link.connect()
+        async with acquired(pool) as connection:
+            return (
+                *await load_guard_states(connection),
+                *await load_unsettled_actions(connection),
+            )
 
-    async def _connect(self, stop: asyncio.Event) -> "Pool | None":
-        """Try until it works; None if `stop` comes first."""
-        delay_s = BACKOFF_S
-        attempts = 0
-        while not stop.is_set():
-            attempts += 1
+    async def _keep_draining(self, stop: asyncio.Event) -> None:
+        while True:
             try:
-                return await self._try_to_connect()
+                await self._drain.run(stop)
             except ConfigError as error:
-                if attempts == 1:
-                    raise
-                delay_s = REFUSED_RETRY_S
                 self._log.critical(
                     "database.refused",
                     error=str(error),
                     advice="guarding goes on without the database; correct this and restart",
                 )
-            except DatabaseUnavailable as error:
-                if attempts == 1:
-                    self._log.warning(
-                        "database.unavailable",
-                        error=str(error),
-                        advice="guarding goes on and the journal keeps every record; bring it back",
-                    )
-                delay_s = min(MAX_BACKOFF_S, 2 * delay_s)
-            await sleep_or_stop(delay_s, stop)
-        return None
-
-    async def _try_to_connect(self) -> Pool:
-        url = self._url
-        if self._server is not None:
-            url = await self._server.start()
-        assert url is not None  # noqa: S101 - there is a URL or a server of our own
-        pool = await open_pool(url)
-        try:
-            await migrate(pool)
-        except BaseException:
-            pool.terminate()
-            raise
-        return pool
+            if await sleep_or_stop(REFUSED_RETRY_S, stop):
+                return
 
     async def _keep_alive(self, server: EmbeddedServer, stop: asyncio.Event) -> None:
         """Start the embedded server again when it ends by itself; returns once `stop` is set."""
         delay_s = BACKOFF_S
-        while not await _ended_before(server, stop):
+        while True:
+            if self._link.pool is not None:
+                await unless_stopped(server.wait_ended(), stop)
+            if await sleep_or_stop(delay_s, stop):
+                return
+            if self._link.pool is None:
+                continue  # it has never run yet: connecting starts it
             self._log.warning(
                 "database.embedded_ended",
                 advice="it is started again; if this repeats, see its log in the state directory",
             )
             try:
-                await server.start()
+                await unless_stopped(server.start(), stop)
                 delay_s = BACKOFF_S
             except (ConfigError, DatabaseUnavailable) as error:
                 self._log.warning("database.embedded_not_started", error=str(error))
-                await sleep_or_stop(delay_s, stop)
                 delay_s = min(MAX_BACKOFF_S, 2 * delay_s)
-
-
-async def _ended_before(server: EmbeddedServer, stop: asyncio.Event) -> bool:
-    """Wait until the server ends or `stop` is set; return whether `stop` is."""
-    waits = {
-        asyncio.ensure_future(server.wait_ended()),
-        asyncio.ensure_future(stop.wait()),
-    }
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
-    return stop.is_set()

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +11,10 @@ import structlog
 
 from marginguard.domain.errors import ConfigError
 from marginguard.storage.database import Connection, Pool, acquired
+from marginguard.storage.sql_files import DIRECTORY, statement
 
-MIGRATIONS = Path(__file__).with_name("sql") / "migrations"
+MIGRATIONS = DIRECTORY / "migrations"
 TIMEOUT_S = 120.0
-
-_STATEMENTS = Path(__file__).with_name("sql") / "schema_migrations"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,13 +62,10 @@ async def migrate(
     made from other files, or does not let its user create tables, and `DatabaseUnavailable`.
     """
     migrations = read_migrations(directory)
-    statements = {path.stem: path.read_text() for path in _STATEMENTS.glob("*.sql")}
     applied: list[int] = []
     async with acquired(pool) as connection:
         try:
-            while (
-                migration := await _apply_next(connection, migrations, statements, timeout_s)
-            ) is not None:
+            while (migration := await _apply_next(connection, migrations, timeout_s)) is not None:
                 applied.append(migration.version)
         except asyncpg.InsufficientPrivilegeError as error:
             raise ConfigError(
@@ -80,24 +76,21 @@ async def migrate(
 
 
 async def _apply_next(
-    connection: Connection,
-    migrations: Sequence[Migration],
-    statements: Mapping[str, str],
-    timeout_s: float,
+    connection: Connection, migrations: Sequence[Migration], timeout_s: float
 ) -> Migration | None:
     """Apply the first migration that is missing; None if there is none."""
     # Read committed: after the lock, what its last holder committed must be seen.
     async with connection.transaction(isolation="read_committed"):
-        await connection.execute(statements["lock"], timeout=timeout_s)
-        await connection.execute(statements["create"], timeout=timeout_s)
-        rows = await connection.fetch(statements["select"], timeout=timeout_s)
+        await connection.execute(statement("schema_migrations/lock"), timeout=timeout_s)
+        await connection.execute(statement("schema_migrations/create"), timeout=timeout_s)
+        rows = await connection.fetch(statement("schema_migrations/select"), timeout=timeout_s)
         _check_history(migrations, rows)
         if len(rows) == len(migrations):
             return None
         migration = migrations[len(rows)]
         await connection.execute(migration.sql, timeout=timeout_s)
         await connection.execute(
-            statements["insert"],
+            statement("schema_migrations/insert"),
             migration.version,
             migration.name,
             migration.checksum,

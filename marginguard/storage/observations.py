@@ -1,165 +1,208 @@
-"""What is seen but need not survive a crash, written to the database every second."""
+"""What is seen but need not survive a crash: the newest view of every position, and history."""
 
 import asyncio
+from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Final
 
 import structlog
 
 from marginguard.aio import sleep_or_stop
 from marginguard.domain.errors import DatabaseUnavailable
-from marginguard.domain.model import Assessment
-from marginguard.domain.units import AccountId, GuardId, PositionId
+from marginguard.domain.model import Assessment, RiskLevel
+from marginguard.domain.units import AccountId, GuardId, Percent, PositionId
 from marginguard.storage.codec import json_rows
 from marginguard.storage.database import Pool, acquired
-from marginguard.storage.statements import statement
+from marginguard.storage.link import DatabaseLink
+from marginguard.storage.records import REFUSALS
+from marginguard.storage.sql_files import statement
 
-FLUSH_EVERY_S: Final = 1.0
-SAMPLE_EVERY: Final = timedelta(seconds=60)
-SAMPLE_STEP: Final = 1.0
-MAX_SAMPLES: Final = 10_000
-_LAST_FLUSH_TIMEOUT_S: Final = 2.0
+SAMPLE_POINTS = 1.0
+SAMPLE_AFTER = timedelta(seconds=60)
+MAX_SAMPLES = 10_000
+_FLUSH_TIMEOUT_S = 5.0
 
 Seen = Mapping[PositionId, tuple[Assessment, GuardId | None]]
+_Row = dict[str, object]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _View:
+    at: datetime
+    seen: Seen
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Sample:
-    """The newest sample of a position in the history."""
+    """What the newest sample of a position said."""
 
     at: datetime
-    level: float
-    risk: str
+    level: Percent
+    risk: RiskLevel
     guard_id: GuardId | None
 
+    def is_outdated_by(self, newer: "_Sample") -> bool:
+        """Whether the history needs the newer one as well."""
+        return (
+            abs(newer.level - self.level) >= SAMPLE_POINTS
+            or newer.risk is not self.risk
+            or newer.guard_id != self.guard_id
+            or newer.at - self.at >= SAMPLE_AFTER
+        )
 
-class BufferedObservations:
-    """Implements `ports.Observations`: keeps the newest view, and writes it when it can.
 
-    While the database is away the newest view wins, and of the history the newest
-    `MAX_SAMPLES` samples are kept.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Checks:
+    account_id: AccountId
+    count: int
+    last_at: datetime
+
+
+class DatabaseObservations:
+    """Implements `ports.Observations`: keeps the newest, and writes it every second or so.
+
+    While the database is away the newest view of every account is kept, and of the history the
+    newest samples; only older samples are lost.
     """
 
-    def __init__(self) -> None:
-        self._views: dict[AccountId, list[dict[str, Any]]] = {}
-        self._samples: list[dict[str, Any]] = []
-        self._sampled: dict[tuple[AccountId, PositionId], _Sample] = {}
-        self._checks: dict[GuardId, dict[str, Any]] = {}
+    def __init__(
+        self, link: DatabaseLink, *, interval_s: float = 1.0, max_samples: int = MAX_SAMPLES
+    ) -> None:
         self._log = structlog.get_logger()
+        self._link = link
+        self._interval_s = interval_s
+        self._views: dict[AccountId, _View] = {}
+        self._unwritten: set[AccountId] = set()
+        self._last_samples: dict[tuple[AccountId, PositionId], _Sample] = {}
+        self._samples: deque[_Row] = deque(maxlen=max_samples)
+        self._checks: dict[GuardId, _Checks] = {}
 
     def positions(self, account_id: AccountId, seen: Seen, at: datetime) -> None:
-        """Note all running positions of an account, each with the guard that covers it."""
-        self._views[account_id] = [
-            _row(account_id, assessment, guard_id, at) for assessment, guard_id in seen.values()
-        ]
-        for assessment, guard_id in seen.values():
-            self._sample(account_id, assessment, guard_id, at)
-        for key in [k for k in self._sampled if k[0] == account_id and k[1] not in seen]:
-            del self._sampled[key]
+        """Note all running positions of an account; a view older than the last is ignored."""
+        last = self._views.get(account_id)
+        if last is not None and at < last.at:
+            return
+        self._views[account_id] = _View(at=at, seen=dict(seen))
+        self._unwritten.add(account_id)
+        if last is not None:
+            for position_id in last.seen.keys() - seen.keys():
+                self._last_samples.pop((account_id, position_id), None)
+        for position_id, (assessment, guard_id) in seen.items():
+            sample = _Sample(at=at, level=assessment.level, risk=assessment.risk, guard_id=guard_id)
+            newest = self._last_samples.get((account_id, position_id))
+            if newest is None or newest.is_outdated_by(sample):
+                self._last_samples[account_id, position_id] = sample
+                self._samples.append(_history_row(account_id, assessment, guard_id, at))
 
     def checked(self, guard_id: GuardId, account_id: AccountId, at: datetime) -> None:
         """Note that a guard looked and had nothing to do."""
-        row = self._checks.setdefault(
-            guard_id, {"guard_id": guard_id, "account_id": account_id, "checks": 0}
-        )
-        row["checks"] += 1
-        row["last_checked_at"] = at
+        self._count(guard_id, _Checks(account_id=account_id, count=1, last_at=at))
 
-    async def run(self, pool: Pool, stop: asyncio.Event) -> None:
-        """Write what was noted about every second until `stop` is set, and once more then."""
-        while not await sleep_or_stop(FLUSH_EVERY_S, stop):
-            await self._flush(pool)
-        try:
-            async with asyncio.timeout(_LAST_FLUSH_TIMEOUT_S):
-                await self._flush(pool)
-        except TimeoutError:
-            self._log.info("observations.unwritten")
+    async def run(self, stop: asyncio.Event) -> None:
+        """Write what there is every `interval_s` until `stop` is set, and once more then."""
+        while not await sleep_or_stop(self._interval_s, stop):
+            await self.flush()
+        await self.flush()
 
-    async def _flush(self, pool: Pool) -> None:
-        """Write in one round trip; what cannot be written is kept for the next time."""
-        if not (self._views or self._checks):
+    async def flush(self) -> None:
+        """Write everything noted in one round trip; what cannot be written now waits."""
+        pool = self._link.pool
+        if pool is None or not (self._unwritten or self._samples or self._checks):
             return
-        views, samples, checks = self._views, self._samples, self._checks
-        self._views, self._samples, self._checks = {}, [], {}
+        accounts, self._unwritten = self._unwritten, set()
+        samples = list(self._samples)
+        self._samples.clear()
+        checks, self._checks = self._checks, {}
         try:
-            async with acquired(pool) as connection:
-                await connection.execute(
-                    statement("observations", "flush"),
-                    list(views),
-                    json_rows([row for rows in views.values() for row in rows]),
-                    json_rows(samples),
-                    json_rows(list(checks.values())),
-                )
-        except DatabaseUnavailable as error:
-            # The drain speaks of the outage; this is its echo.
-            self._log.debug("observations.unwritten", error=str(error))
-            self._views = {**views, **self._views}
-            self._samples = [*samples, *self._samples][-MAX_SAMPLES:]
-            for guard_id, row in checks.items():
-                newer = self._checks.setdefault(guard_id, {**row, "checks": 0})
-                newer["checks"] += row["checks"]
+            async with asyncio.timeout(_FLUSH_TIMEOUT_S):
+                await self._write(pool, accounts, samples, checks)
+        except (DatabaseUnavailable, TimeoutError) as error:
+            # The drain tells of the outage. If the commit went through all the same, the rows
+            # are written once more without harm, and a few checks are counted twice.
+            self._log.debug("observations.not_written", error=str(error))
+            self._unwritten |= accounts
+            newer = list(self._samples)
+            self._samples.clear()
+            self._samples.extend([*samples, *newer])
+            for guard_id, counted in checks.items():
+                self._count(guard_id, counted)
 
-    def _sample(
+    async def _write(
         self,
-        account_id: AccountId,
-        assessment: Assessment,
-        guard_id: GuardId | None,
-        at: datetime,
+        pool: Pool,
+        accounts: set[AccountId],
+        samples: list[_Row],
+        checks: Mapping[GuardId, _Checks],
     ) -> None:
-        key = (account_id, assessment.position.id)
-        last = self._sampled.get(key)
-        if last is not None and not _worth_a_sample(last, assessment, guard_id, at):
-            return
-        self._sampled[key] = _Sample(
-            at=at, level=assessment.level, risk=assessment.risk.value, guard_id=guard_id
-        )
-        self._samples.append(
+        rows = [
+            _position_row(account_id, assessment, guard_id, self._views[account_id].at)
+            for account_id in accounts
+            for assessment, guard_id in self._views[account_id].seen.values()
+        ]
+        counts = [
             {
-                "account_id": account_id,
-                "position_id": assessment.position.id,
-                "at": at,
                 "guard_id": guard_id,
-                "level": assessment.level,
-                "risk": assessment.risk.value,
-                "price": assessment.price,
-                "margin": assessment.position.margin,
+                "account_id": counted.account_id,
+                "checks": counted.count,
+                "last_checked_at": counted.last_at,
             }
-        )
+            for guard_id, counted in checks.items()
+        ]
+        async with acquired(pool) as connection:
+            try:
+                await connection.execute(
+                    statement("flush_observations"),
+                    json_rows(sorted(accounts)),
+                    json_rows(rows),
+                    json_rows(samples),
+                    json_rows(counts),
+                )
+            except REFUSALS as error:
+                # It would be refused again for ever, and block everything after it.
+                self._log.error(
+                    "observations.refused",
+                    error=str(error),
+                    advice="status may be out of date; report it as a bug of marginguard",
+                )
+
+    def _count(self, guard_id: GuardId, more: _Checks) -> None:
+        if (known := self._checks.get(guard_id)) is not None:
+            more = replace(
+                more, count=known.count + more.count, last_at=max(known.last_at, more.last_at)
+            )
+        self._checks[guard_id] = more
 
 
-def _worth_a_sample(
-    last: _Sample, assessment: Assessment, guard_id: GuardId | None, at: datetime
-) -> bool:
-    return (
-        abs(assessment.level - last.level) >= SAMPLE_STEP
-        or assessment.risk.value != last.risk
-        or guard_id != last.guard_id
-        or at - last.at >= SAMPLE_EVERY
-    )
-
-
-def _row(
+def _history_row(
     account_id: AccountId, assessment: Assessment, guard_id: GuardId | None, at: datetime
-) -> dict[str, Any]:
+) -> _Row:
     position = assessment.position
     return {
         "account_id": account_id,
         "position_id": position.id,
+        "seen_at": at,
         "guard_id": guard_id,
-        "mode": position.mode.value,
-        "side": position.side.value,
+        "price": assessment.price,
+        "margin": position.margin,
+        "pl": position.pl,
+        "level": assessment.level,
+        "risk": assessment.risk,
+    }
+
+
+def _position_row(
+    account_id: AccountId, assessment: Assessment, guard_id: GuardId | None, at: datetime
+) -> _Row:
+    position = assessment.position
+    return {
+        **_history_row(account_id, assessment, guard_id, at),
+        "mode": position.mode,
+        "side": position.side,
         "quantity": position.quantity,
         "entry_price": position.entry_price,
         "leverage": position.leverage,
-        "margin": position.margin,
-        "pl": position.pl,
-        "price": assessment.price,
-        "level": assessment.level,
-        "risk": assessment.risk.value,
         "trigger_price": assessment.trigger_price,
         "liquidation_price": assessment.liquidation_price,
         "liquidation_distance": assessment.liquidation_distance,
-        "seen_at": at,
     }

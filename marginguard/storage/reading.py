@@ -1,106 +1,104 @@
-"""Reading the record, for commands."""
+"""What `marginguard status` and the demo read from the database."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
 from uuid import UUID
 
+from pydantic import TypeAdapter
+
+from marginguard.domain.model import MarginMode, RiskLevel, Side
+from marginguard.domain.records import ActionRecord, ArmedState, ExecutionStatus
+from marginguard.domain.units import AccountId, GuardId, Percent, PositionId, Price, Sats, Usd
+from marginguard.storage.codec import decode_actions
 from marginguard.storage.database import Connection
-from marginguard.storage.statements import statement
+from marginguard.storage.sql_files import statement
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PositionRow:
-    """The newest view of a running position; `guard_id` None: no armed guard covers it."""
+class PositionView:
+    """A running position as it was last seen, at `seen_at`; no `guard_id`: not covered.
 
-    account_id: str
-    position_id: str
-    guard_id: str | None
-    mode: str
-    side: str
-    quantity: int
-    entry_price: float
+    `pl` and `margin` are sats, `level` and `liquidation_distance` percentages.
+    """
+
+    account_id: AccountId
+    position_id: PositionId
+    guard_id: GuardId | None
+    mode: MarginMode
+    side: Side
+    quantity: Usd
+    margin: Sats
+    entry_price: Price
     leverage: float
-    margin: int
-    pl: int
-    price: float
-    level: float
-    risk: str
-    trigger_price: float | None
-    liquidation_price: float | None
-    liquidation_distance: float | None
+    price: Price
+    level: Percent
+    risk: RiskLevel
+    trigger_price: Price | None
+    liquidation_price: Price | None
+    liquidation_distance: Percent | None
+    pl: Sats
     seen_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GuardRow:
-    """Whether a guard guards, when it looked last, and its newest recorded execution."""
+class GuardView:
+    """What a guard is, what it has done so far, and how its newest execution ended.
 
-    guard_id: str
-    account_id: str
-    armed: str
+    `checks` counts the looks at which there was nothing to do.
+    """
+
+    guard_id: GuardId
+    account_id: AccountId
+    armed: ArmedState
     reason: str
     since: datetime
-    executions: int | None
-    checks: int | None
-    last_looked_at: datetime | None
-    execution_id: UUID | None
-    execution_status: str | None
-    execution_started_at: datetime | None
-    execution_error: str | None
+    updated_at: datetime
+    checks: int
+    last_checked_at: datetime | None
+    executions: int
+    completed: int
+    partial: int
+    failed: int
+    skipped: int
+    last_execution_id: UUID | None
+    last_execution_status: ExecutionStatus | None
+    last_execution_at: datetime | None
+    last_execution_error: str | None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ActionRow:
-    """One action, without its states before and after."""
-
-    id: UUID
-    execution_id: UUID
-    guard_id: str
-    account_id: str
-    position_id: str
-    kind: str
-    amount: int
-    status: str
-    dry_run: bool
-    reason: str
-    level: float
-    threshold: float
-    intended_at: datetime
-    settled_at: datetime | None
-    attempts: int
-    proof: str | None
-    error: str | None
+_POSITIONS = TypeAdapter(tuple[PositionView, ...])
+_GUARDS = TypeAdapter(tuple[GuardView, ...])
 
 
-_Row = TypeVar("_Row", PositionRow, GuardRow, ActionRow)
+async def has_records(connection: Connection) -> bool:
+    """Return whether a daemon has ever made its tables in this database."""
+    found: bool = await connection.fetchval(statement("has_records"))
+    return found
 
 
-async def read_positions(connection: Connection) -> tuple[PositionRow, ...]:
-    """Return all running positions: those that nobody guards first, then the worst level."""
-    return await _rows(connection, PositionRow, "positions")
+async def positions(connection: Connection) -> tuple[PositionView, ...]:
+    """Return every running position: those that no guard covers first, then the worst first."""
+    rows = await connection.fetch(statement("select_positions"))
+    return _POSITIONS.validate_python(tuple(dict(row) for row in rows))
 
 
-async def read_guards(connection: Connection) -> tuple[GuardRow, ...]:
-    """Return all guards ever recorded: those that are not armed first."""
-    return await _rows(connection, GuardRow, "guards")
+async def guards(connection: Connection) -> tuple[GuardView, ...]:
+    """Return every guard that has a state, by id."""
+    rows = await connection.fetch(statement("select_guards"))
+    return _GUARDS.validate_python(tuple(dict(row) for row in rows))
 
 
-async def read_actions(
-    connection: Connection, *, account_id: str | None = None, limit: int = 20
-) -> tuple[ActionRow, ...]:
-    """Return the newest actions, of one account or of all, the newest first."""
-    return await _rows(connection, ActionRow, "actions", account_id, limit)
+async def newest_actions(connection: Connection, limit: int) -> tuple[ActionRecord, ...]:
+    """Return at most `limit` actions, the newest first."""
+    return decode_actions(await connection.fetchval(statement("select_newest_actions"), limit))
+
+
+async def proved_actions(connection: Connection, account_id: AccountId) -> tuple[ActionRecord, ...]:
+    """Return the account's actions that were carried out and proved, the oldest first."""
+    return decode_actions(await connection.fetchval(statement("select_proved_actions"), account_id))
 
 
 async def count_executions(connection: Connection) -> int:
-    """Return how many executions are on record."""
-    return int(await connection.fetchval(statement("reading", "count_executions")))
-
-
-async def _rows(
-    connection: Connection, row_type: type[_Row], name: str, *arguments: object
-) -> tuple[_Row, ...]:
-    names = [field.name for field in fields(row_type)]
-    rows = await connection.fetch(statement("reading", name), *arguments)
-    return tuple(row_type(**{name: row[name] for name in names}) for row in rows)
+    """Return how many executions there are."""
+    count: int = await connection.fetchval(statement("count_executions"))
+    return count

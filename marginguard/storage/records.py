@@ -1,58 +1,65 @@
-"""Records in the database: written any number of times, there once."""
+"""The records in the database: written so that writing one again changes nothing."""
 
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Sequence
 
 import asyncpg
 
-from marginguard.domain.errors import MarginguardError
+from marginguard.domain.errors import Malformed, MarginguardError
 from marginguard.domain.records import ActionRecord, ExecutionRecord, GuardState, Record
-from marginguard.storage import codec
-from marginguard.storage.database import Pool, acquired
-from marginguard.storage.statements import statement
+from marginguard.storage.codec import decode_actions, decode_guard_states, json_rows
+from marginguard.storage.database import Connection, Pool, acquired
+from marginguard.storage.sql_files import statement
 
-APPLY_TIMEOUT_S: Final = 10.0
+REFUSALS = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+    Malformed,
+)
+"""A value that no JSON or no column can hold: the same statement would always be refused."""
 
 
-class RecordRefused(MarginguardError):
-    """Put the record aside: the database will never take it as it is."""
+class RecordsRefusedError(MarginguardError):
+    """Keep the records aside: the database understood them and will never take them."""
 
 
 async def apply(pool: Pool, records: Sequence[Record]) -> None:
-    """Write the records in one transaction; doing it again changes nothing.
+    """Write the records, given in order, in one transaction.
 
-    Raises `DatabaseUnavailable`, and `RecordRefused` if one of them breaks a rule of the schema.
+    Of several records of one action or guard only the newest is written. Raises
+    `DatabaseUnavailable`, after which it may have been committed or not, and
+    `RecordsRefusedError` when at least one record has a value that the schema does not allow.
     """
+    executions = [record for record in records if isinstance(record, ExecutionRecord)]
+    actions = {record.id: record for record in records if isinstance(record, ActionRecord)}
+    guards = {record.guard_id: record for record in records if isinstance(record, GuardState)}
+    parts = (
+        ("insert_executions", executions),
+        ("upsert_actions", list(actions.values())),
+        ("upsert_guard_states", list(guards.values())),
+    )
     async with acquired(pool) as connection:
         try:
             async with connection.transaction():
-                for name, rows in _rows(records):
-                    await connection.execute(
-                        statement("records", name), codec.json_rows(rows), timeout=APPLY_TIMEOUT_S
-                    )
-        except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
-            raise RecordRefused(f"{type(error).__name__}: {error.args[0]}") from error
+                for name, rows in parts:
+                    if rows:
+                        await connection.execute(statement(name), json_rows(rows))
+        except REFUSALS as error:
+            raise RecordsRefusedError(f"{type(error).__name__}: {error.args[0]}") from error
 
 
-async def remembered(pool: Pool) -> tuple[Record, ...]:
-    """Return what a start needs: every guard's state, and the actions that are not settled.
+async def load_guard_states(connection: Connection) -> tuple[GuardState, ...]:
+    """Return every guard's state, for a daemon whose state directory was lost.
 
-    Raises `DatabaseUnavailable`, and `Malformed` for rows that another program has changed.
+    Raises `Malformed` when a state is not one that this version knows.
     """
-    async with acquired(pool) as connection:
-        states = await connection.fetchval(statement("records", "select_guard_states"))
-        actions = await connection.fetchval(statement("records", "select_unsettled_actions"))
-    return (*codec.decode_guard_states(states), *codec.decode_actions(actions))
+    return decode_guard_states(await connection.fetchval(statement("select_guard_states")))
 
 
-def _rows(records: Sequence[Record]) -> Iterable[tuple[str, Sequence[Record]]]:
-    """Yield each statement with its rows: of each action and guard the newest alone."""
-    actions = {r.id: r for r in records if isinstance(r, ActionRecord)}
-    executions = {r.id: r for r in records if isinstance(r, ExecutionRecord)}
-    states = {r.guard_id: r for r in records if isinstance(r, GuardState)}
-    if actions:
-        yield "upsert_actions", tuple(actions.values())
-    if executions:
-        yield "insert_executions", tuple(executions.values())
-    if states:
-        yield "upsert_guard_states", tuple(states.values())
+async def load_unsettled_actions(connection: Connection) -> tuple[ActionRecord, ...]:
+    """Return every action that is not settled, oldest first.
+
+    For a daemon whose state directory was lost: whoever forgets them may act twice. Raises
+    `Malformed` when an action is not one that this version knows.
+    """
+    return decode_actions(await connection.fetchval(statement("select_unsettled_actions")))

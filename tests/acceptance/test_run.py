@@ -8,7 +8,7 @@ import sys
 import asyncpg
 import pytest
 
-from marginguard.simulator.faults import Fault
+from marginguard.simulator.faults import Fault, FaultKind
 from tests.daemons import (
     DaemonProcess,
     Market,
@@ -70,7 +70,7 @@ async def test_a_kill_between_intent_and_answer_leaves_exactly_one_addition(dire
                 Fault(
                     method="POST",
                     path="/v3/futures/isolated/trade/add-margin",
-                    fault="blackhole",
+                    fault=FaultKind.BLACKHOLE,
                     times=1,
                     processed=True,
                 )
@@ -129,7 +129,7 @@ async def test_a_fault_in_one_guard_refuses_that_guard_alone(directory, database
         async with DaemonProcess(config) as daemon:
             await daemon.until("daemon.ready", "guards=2", "armed=1")
             await daemon.until("notice.guard_disarmed", "bad", "margin_threshold")
-            await daemon.until("notice.position_not_covered", "account=other")
+            await daemon.until("notice.position_not_covered", "account_id=other")
             market.move(BREACHED)
             await daemon.until("action.done", "guard=good")
     assert len(market.calls(CLOSE)) == 1

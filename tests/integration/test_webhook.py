@@ -87,12 +87,6 @@ def logs():
     structlog.reset_defaults()
 
 
-@pytest.fixture(autouse=True)
-async def _nothing_hangs():
-    async with asyncio.timeout(30):
-        yield
-
-
 @pytest.fixture
 async def receiver():
     receiver = Receiver()
@@ -104,9 +98,12 @@ async def receiver():
 
 @contextlib.asynccontextmanager
 async def running(notifier):
-    """Run the notifier; at the end stop it and wait until it has ended."""
+    """Run the notifier; at the end stop it and wait until it has ended.
+
+    The time limit is for a test that would hang for ever, and far beyond any bound tested.
+    """
     stop = asyncio.Event()
-    async with asyncio.TaskGroup() as group:
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
         group.create_task(notifier.run(stop))
         yield
         stop.set()
@@ -219,7 +216,7 @@ async def test_what_is_told_while_draining_is_still_delivered(receiver, logs):
     receiver.script = ["hang"]
     notifier, stop = a_notifier(receiver.url), asyncio.Event()
     notifier.tell(a_notice("first"))
-    async with asyncio.TaskGroup() as group:
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
         group.create_task(notifier.run(stop))
         await receiver.until(1)
         stop.set()
@@ -313,7 +310,7 @@ async def test_an_attempt_that_hangs_is_ended_by_its_time_limit(receiver, logs):
 async def test_a_receiver_that_hangs_for_ever_holds_up_neither_telling_nor_the_stop(receiver, logs):
     """Failures 33 and 34: telling never blocks acting, and what was not told is said."""
     receiver.script = ["hang"]
-    # Were it not for the drain's bound, the time limit of the fixture would end the test.
+    # Were it not for the drain's bound, the time limit of `running` would end the test.
     notifier = a_notifier(receiver.url, attempt_timeout_s=3_600, drain_timeout_s=0.05)
     async with running(notifier):
         notifier.tell(a_notice("first"))
@@ -332,12 +329,13 @@ async def test_a_cancelled_run_is_cancelled_and_says_what_it_leaves(receiver, lo
     notifier = a_notifier(receiver.url)
     notifier.tell(a_notice())
     task = asyncio.create_task(notifier.run(asyncio.Event()))
-    await receiver.until(1)
+    async with asyncio.timeout(10):
+        await receiver.until(1)
 
-    task.cancel()
+        task.cancel()
 
-    with pytest.raises(asyncio.CancelledError):
-        await task
+        with pytest.raises(asyncio.CancelledError):
+            await task
     assert len(logs.of("notify.failed")) == 1
 
 

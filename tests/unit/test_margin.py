@@ -175,14 +175,14 @@ def test_the_level_never_falls_as_the_price_moves_against_the_position(position,
 
 
 @given(positions(), prices)
-def test_a_level_is_never_lower_than_exact_nor_a_sat_and_a_rounding_higher(position, price):
-    exact = 100 * max(Fraction(0), exact_loss(position, price)) / position.buffer
+def test_a_level_is_never_lower_than_exact_nor_higher_than_a_sat_and_a_rounding(position, price):
+    loss = max(Fraction(0), exact_loss(position, price))
+    of_whole_sats = Fraction(100 * ceil(loss), position.buffer)
 
     level = Fraction(margin.margin_level(position, price))
 
-    assert exact <= level
-    one_sat = Fraction(100, position.buffer)
-    assert level < (exact + one_sat) * (1 + Fraction(1, 2**50))
+    assert 100 * loss / position.buffer <= of_whole_sats <= level
+    assert level <= of_whole_sats * (1 + Fraction(1, 2**51))
 
 
 @given(positions(mode=st.just(MarginMode.CROSS), min_buffer=-10_000), prices)

@@ -159,8 +159,10 @@ def test_the_cooldown_ends_early_at_95():
     memory = after_acting(94)
 
     before, _ = decide_one(at_level(94.9), memory=memory, now=NOON + SECOND)
-    at_95, _ = decide_one(at_level(95), memory=memory, now=NOON + SECOND)
+    price = margin.trigger_price(POSITION, Percent(95.0))
+    at_95, _ = decide_one(a_view(POSITION, price=price), memory=memory, now=NOON + SECOND)
 
+    assert at_95.assessment.level == 95
     assert before.verdict is Verdict.COOLDOWN
     assert at_95.verdict is Verdict.ACT
 
@@ -383,7 +385,9 @@ def test_a_planned_addition_brings_the_level_to_the_target(position, price, thre
 OBSTACLES = [
     pytest.param({"balance": None}, Verdict.UNPROTECTED, "balance is not known", id="balance"),
     pytest.param({"confirmed": False}, Verdict.UNPROTECTED, "price jumped", id="price"),
-    pytest.param({"spending_barred": "the journal is full"}, Verdict.UNPROTECTED, "journal", id="journal"),
+    pytest.param(
+        {"spending_barred": "the journal is full"}, Verdict.UNPROTECTED, "journal", id="journal"
+    ),
     pytest.param(
         {"frozen": {POSITION.id: "action 7 cannot be told"}},
         Verdict.UNPROTECTED,
@@ -425,6 +429,19 @@ def test_a_doubt_about_one_position_does_not_hold_another_back():
     verdicts = {d.position.id: d.verdict for d in decide(view, ADD, GuardMemory(), NOON).items}
 
     assert verdicts == {"one": Verdict.UNPROTECTED, "other": Verdict.ACT}
+
+
+@pytest.mark.parametrize("rules", [CLOSE, ADD], ids=["close", "add"])
+@pytest.mark.parametrize("level", [82, 99])
+def test_a_position_is_left_alone_while_an_action_on_it_is_under_way(rules, level):
+    view = at_level(level, in_flight=frozenset({POSITION.id}))
+
+    decision, memory = decide_one(view, rules)
+
+    assert decision.verdict is Verdict.SETTLING
+    assert decision.plan is None
+    assert "under way" in decision.reason
+    assert memory.episodes == (decision.episode,)
 
 
 def test_a_frozen_position_stays_unprotected_even_while_settling():

@@ -1,0 +1,253 @@
+"""`marginguard status`: what runs, who guards it, and how close it is."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from marginguard.cli.common import ExitCode, config_option, json_option
+from marginguard.config import Config, load_config
+from marginguard.domain.errors import ConfigError
+from marginguard.domain.margin import show_level
+from marginguard.domain.records import ActionRecord, ArmedState
+from marginguard.storage.database import acquired, close_pool, open_pool
+from marginguard.storage.embedded import server_for_reading
+from marginguard.storage.reading import (
+    GuardView,
+    PositionView,
+    guards,
+    has_records,
+    newest_actions,
+    positions,
+)
+
+_ACTIONS_SHOWN = 10
+_RISK_STYLES = {"low": "yellow", "medium": "yellow", "high": "red", "critical": "bold red"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Problem:
+    """Something that keeps positions from being guarded, and what to do about it."""
+
+    issue: str
+    solution: str
+    action: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Status:
+    """The record as it is now; `problems` is empty exactly when everything is guarded."""
+
+    problems: Sequence[Problem]
+    positions: Sequence[PositionView]
+    guards: Sequence[GuardView]
+    actions: Sequence[ActionRecord]
+
+
+@click.command()
+@config_option
+@json_option
+def status(config_path: Path, *, as_json: bool) -> None:
+    """Show positions with their levels, the guards, and what they did last.
+
+    Reads the database alone, whether the daemon runs or not. Exits with 0 when every running
+    position is guarded, with 1 when not.
+    """
+    config = load_config(config_path, os.environ)
+    found = asyncio.run(_read(config))
+    if as_json:
+        click.echo(orjson.dumps({"protected": not found.problems, **asdict(found)}))
+    else:
+        _print(found)
+    sys.exit(ExitCode.PROBLEM if found.problems else ExitCode.FINE)
+
+
+async def _read(config: Config) -> Status:
+    async with _database(config) as url:
+        pool = await open_pool(url, max_connections=1)
+        try:
+            async with acquired(pool) as connection:
+                if not await has_records(connection):
+                    raise _nothing_recorded(config)
+                running = await positions(connection)
+                known = await guards(connection)
+                actions = await newest_actions(connection, _ACTIONS_SHOWN)
+        finally:
+            await close_pool(pool, timeout_s=1.0)
+    configured = {g.id for g in config.guards} | {g.id for g in config.refused_guards}
+    shown = tuple(guard for guard in known if guard.guard_id in configured)
+    problems = tuple(_problems(config, running, shown, datetime.now(UTC)))
+    return Status(problems=problems, positions=running, guards=shown, actions=actions)
+
+
+@asynccontextmanager
+async def _database(config: Config) -> AsyncIterator[str]:
+    if config.database.url is not None:
+        yield config.database.url.get_secret_value()
+        return
+    state_dir = config.daemon.state_dir
+    if not any(state_dir.glob("pg[0-9]*")):
+        raise _nothing_recorded(config)
+    async with server_for_reading(state_dir) as url:
+        yield url
+
+
+def _nothing_recorded(config: Config) -> ConfigError:
+    where = (
+        f"the state directory {config.daemon.state_dir}"
+        if config.database.url is None
+        else "the database of [database] url"
+    )
+    return ConfigError(
+        f"{where} holds no records: no daemon has run with {config.path} yet."
+        " Start one: marginguard run"
+    )
+
+
+def _problems(
+    config: Config, positions: Sequence[PositionView], guards: Sequence[GuardView], now: datetime
+) -> Iterator[Problem]:
+    looked = max((at for guard in guards if (at := _looked(guard))), default=None)
+    seen = max((position.seen_at for position in positions), default=None)
+    newest = max((at for at in (looked, seen) if at), default=None)
+    patience = max(3 * config.daemon.interval, config.daemon.blind_after)
+    if newest is None or now - newest > patience:
+        when = "never" if newest is None else f"last at {newest:%Y-%m-%d %H:%M:%S} UTC"
+        yield Problem(
+            issue=f"the daemon looked {when}",
+            solution="see whether it runs: systemctl status marginguard, and its log",
+            action="start_daemon",
+        )
+    for guard in guards:
+        if guard.armed is not ArmedState.ARMED:
+            yield Problem(
+                issue=f"guard {guard.guard_id} is {guard.armed.value}: {guard.reason}",
+                solution="change what the reason names; marginguard check helps",
+                action="arm_guard",
+            )
+    recorded = {guard.guard_id for guard in guards}
+    for configured in config.guards:
+        if configured.id not in recorded:
+            yield Problem(
+                issue=f"guard {configured.id} is in the configuration and has never run",
+                solution="restart the daemon, which reads the configuration at its start",
+                action="restart_daemon",
+            )
+    for position in positions:
+        if position.guard_id is None:
+            yield Problem(
+                issue=f"position {position.position_id} of account {position.account_id} is not"
+                f" covered by an armed guard (level {show_level(position.level)} %)",
+                solution="add a [[guards]] table for it, or arm the guard that should",
+                action="add_guard",
+            )
+
+
+def _print(found: Status) -> None:
+    console = Console()
+    if found.problems:
+        console.print(Text("NOT PROTECTED", style="bold white on red"))
+        for problem in found.problems:
+            console.print(f"- {problem.issue}\n  {problem.solution}", markup=False, highlight=False)
+    elif found.positions:
+        console.print(
+            Text(f"PROTECTED: {len(found.positions)} position(s), each with an armed guard")
+        )
+    else:
+        console.print("Nothing to protect: no position runs, and the guards are armed")
+    if found.positions:
+        console.print(_positions_table(found.positions))
+    console.print(_guards_table(found.guards))
+    if found.actions:
+        console.print(_actions_table(found.actions))
+
+
+def _positions_table(positions: Sequence[PositionView]) -> Table:
+    table = Table(title="Positions")
+    for name in ("position", "account", "side", "USD"):
+        table.add_column(name, overflow="fold")
+    for name in ("price", "level", "trigger", "liquidation"):
+        table.add_column(name, justify="right")
+    for name in ("risk", "guard", "seen"):
+        table.add_column(name)
+    for row in positions:
+        table.add_row(
+            row.position_id,
+            row.account_id,
+            row.side.value,
+            f"{row.quantity:,}",
+            _price(row.price),
+            f"{show_level(row.level)} %",
+            _price(row.trigger_price),
+            _price(row.liquidation_price),
+            Text(row.risk.value, style=_RISK_STYLES.get(row.risk, "")),
+            row.guard_id or Text("NONE", style="bold red"),
+            _ago(row.seen_at),
+        )
+    return table
+
+
+def _guards_table(guards: Sequence[GuardView]) -> Table:
+    table = Table(title="Guards")
+    for name in ("guard", "account", "state", "since", "last look", "last execution"):
+        table.add_column(name, overflow="fold")
+    for row in guards:
+        execution = "none on record"
+        if row.last_execution_at is not None:
+            execution = f"{row.last_execution_status}, {_ago(row.last_execution_at)}"
+            if row.last_execution_error:
+                execution += f": {row.last_execution_error}"
+        table.add_row(
+            row.guard_id,
+            row.account_id,
+            Text(row.armed.value, style="" if row.armed is ArmedState.ARMED else "bold red"),
+            _ago(row.since),
+            "never" if (looked := _looked(row)) is None else _ago(looked),
+            execution,
+        )
+    return table
+
+
+def _actions_table(actions: Sequence[ActionRecord]) -> Table:
+    table = Table(title="Newest actions")
+    for name in ("when", "guard", "position", "action", "status", "proof or reason"):
+        table.add_column(name, overflow="fold")
+    for row in actions:
+        what = row.kind.value + (f" {row.amount:,} sats" if row.amount else "")
+        table.add_row(
+            _ago(row.intended_at),
+            row.guard_id,
+            row.position_id,
+            what,
+            "dry run" if row.dry_run else row.status.value,
+            row.proof or row.error or row.reason,
+        )
+    return table
+
+
+def _looked(guard: GuardView) -> datetime | None:
+    """Return when the guard looked last, whether it found something to do or not."""
+    return max((at for at in (guard.last_checked_at, guard.last_execution_at) if at), default=None)
+
+
+def _price(price: float | None) -> str:
+    return "none" if price is None else f"{price:,.1f}"
+
+
+def _ago(at: datetime) -> str:
+    age = max(timedelta(0), datetime.now(UTC) - at)
+    if age < timedelta(minutes=2):
+        return f"{age.seconds} s ago"
+    if age < timedelta(hours=2):
+        return f"{age.seconds // 60} min ago"
+    return f"{at:%Y-%m-%d %H:%M} UTC"

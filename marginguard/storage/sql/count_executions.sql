@@ -1,0 +1,2 @@
+-- How many executions there are.
+SELECT count(*) FROM executions

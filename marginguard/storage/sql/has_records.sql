@@ -1,0 +1,1 @@
+SELECT to_regclass('positions') IS NOT NULL
