@@ -33,7 +33,7 @@ def configure(
     *,
     environ: Mapping[str, str],
     secrets: Iterable[str] = (),
-    debug: bool = False,
+    level: int = logging.INFO,
     stream: TextIO | None = None,
 ) -> None:
     """Send every log event, structlog's and the standard library's, to `stream` (stderr).
@@ -41,14 +41,15 @@ def configure(
     On a terminal events are coloured and aligned; elsewhere each is one line with journald's
     priority in front, and with a time stamp unless journald adds its own. Whatever is in
     `secrets` comes out as `***`, and so does every value under a key that sounds secret. May be
-    called again, for instance when the secrets have changed.
+    called again, for instance when the secrets have changed. `level` is one of `logging`'s: DEBUG
+    adds tracebacks, WARNING is for commands that only read.
     """
     stream = stream if stream is not None else sys.stderr
     redactor = Redactor(secrets)
     processors: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         _severity,
-        _ErrorInWords(debug=debug),
+        _ErrorInWords(debug=level <= logging.DEBUG),
         redactor.processor,
     ]
     if stream.isatty():
@@ -65,9 +66,7 @@ def configure(
         renderer = render_line
     structlog.configure(
         processors=[*processors, _RedactedRendering(renderer, redactor)],
-        wrapper_class=structlog.make_filtering_bound_logger(
-            logging.DEBUG if debug else logging.INFO
-        ),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_: _Writer(stream),
         cache_logger_on_first_use=False,  # so that a second call reaches loggers made before it
     )

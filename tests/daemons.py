@@ -32,6 +32,7 @@ _SETTINGS = """
 interval = "200ms"
 timeout = "5s"
 retry_delay = "100ms"
+blind_after = "{blind_after}"
 state_dir = "{state_dir}"
 
 [exchange]
@@ -78,9 +79,9 @@ class Market:
         return [call for call in self.server.calls if call.path.endswith(ending)]
 
 
-def write_config(directory, market, guards, *, database_url=None, extra=""):
+def write_config(directory, market, guards, *, database_url=None, extra="", blind_after="60s"):
     """Write a configuration for all of the market's accounts; return its path."""
-    text = _SETTINGS.format(state_dir=directory / "state")
+    text = _SETTINGS.format(state_dir=directory / "state", blind_after=blind_after)
     if database_url is not None:
         text += f'\n[database]\nurl = "{database_url}"\n'
     text += extra
@@ -197,5 +198,5 @@ async def until_ended(pids):
 async def until_true(condition, *, every_s=0.02):
     """Wait until `condition()` holds; for what gives no event, such as a list that grows."""
     async with asyncio.timeout(PATIENCE_S):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - the simulated exchange gives no event here
             await asyncio.sleep(every_s)

@@ -1,6 +1,7 @@
 """`marginguard demo`: a real crash, replayed against the real daemon."""
 
 import asyncio
+import logging
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ import orjson
 import uvloop
 from rich.console import Console
 
+from marginguard import logs
 from marginguard.cli.common import ExitCode, json_option
 from marginguard.demo.daemon import DaemonFailedError
 from marginguard.demo.play import DEFAULT_SPEED, MAX_SPEED, Demo, Summary
@@ -41,6 +43,7 @@ def demo(*, speed: float, prices: Path | None, as_json: bool) -> None:
     whose guard adds margin, one whose guard closes.
     """
     began = time.monotonic()
+    logs.configure(environ=os.environ, level=logging.WARNING)
     screen = Screen(Console(stderr=as_json))
     directory = Path(tempfile.mkdtemp(prefix="marginguard-demo-"))
     if os.geteuid() == 0:

@@ -1,5 +1,6 @@
 """`marginguard run`: the daemon."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -19,7 +20,11 @@ from marginguard.config import load_config
 def run(config_path: Path, *, dry_run: bool, debug: bool) -> None:
     """Guard the configured accounts until SIGINT or SIGTERM."""
     config = load_config(config_path, os.environ)
-    logs.configure(environ=os.environ, secrets=config.secret_values(), debug=debug)
+    logs.configure(
+        environ=os.environ,
+        secrets=config.secret_values(),
+        level=logging.DEBUG if debug else logging.INFO,
+    )
 
     async def guard() -> None:
         await Daemon(config, dry_run=dry_run).run()

@@ -1,6 +1,7 @@
 """`marginguard status`: what runs, who guards it, and how close it is."""
 
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from marginguard import logs
 from marginguard.cli.common import ExitCode, config_option, json_option
 from marginguard.config import Config, load_config
 from marginguard.domain.errors import ConfigError
@@ -64,9 +66,12 @@ def status(config_path: Path, *, as_json: bool) -> None:
     position is guarded, with 1 when not.
     """
     config = load_config(config_path, os.environ)
+    logs.configure(environ=os.environ, secrets=config.secret_values(), level=logging.WARNING)
     found = asyncio.run(_read(config))
     if as_json:
-        click.echo(orjson.dumps({"protected": not found.problems, **asdict(found)}))
+        report = {"protected": not found.problems, **asdict(found)}
+        # The driver's UUIDs are of a class of its own.
+        click.echo(orjson.dumps(report, default=str))
     else:
         _print(found)
     sys.exit(ExitCode.PROBLEM if found.problems else ExitCode.FINE)

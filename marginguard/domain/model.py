@@ -95,6 +95,15 @@ class ClosedTrade:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Transfer:
+    """Sats moved from the balance into the cross margin (`amount` above 0), or back (below)."""
+
+    id: str
+    amount: Sats
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Balance:
     """What an account can spend: `available` sats outside of any margin."""
 

@@ -48,6 +48,9 @@ def database_errors() -> Iterator[None]:
         OSError,
         TimeoutError,
     ) as error:
+        if _being_cancelled():
+            # It arose while the connection was wound up: whoever cancelled must not be ignored.
+            raise asyncio.CancelledError from error
         what = str(error).partition("\n")[0] or "no answer in time"
         raise DatabaseUnavailable(f"the database: {type(error).__name__}: {what}") from error
 
@@ -138,5 +141,15 @@ async def acquired(
     `DatabaseUnavailable`.
     """
     with database_errors():
-        async with pool.acquire(timeout=timeout_s) as connection:
+        connection = await pool.acquire(timeout=timeout_s)
+        try:
             yield connection
+        finally:
+            if _being_cancelled():
+                connection.terminate()  # to give it back in order would wait for the server
+            await pool.release(connection, timeout=timeout_s)
+
+
+def _being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

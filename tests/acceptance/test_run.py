@@ -1,6 +1,5 @@
 """`marginguard run` as its user meets it."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -24,21 +23,12 @@ CLOSE = "/trade/close"
 BREACHED = 94_000.0  # 64 % of the margin of a 10x long at 100,000
 
 
-@pytest.fixture
-def directory(tmp_path):
-    # The database server runs as another user when the tests run as root.
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_uid == os.geteuid() and str(folder).startswith("/tmp/"):
-            folder.chmod(folder.stat().st_mode | 0o011)
-    return tmp_path
-
-
 async def test_a_breach_closes_the_position_and_the_database_holds_the_proof(
-    directory, database_url
+    state_dir, database_url
 ):
     market = Market()
     async with market.open_for_trade():
-        config = write_config(directory, market, a_guard(), database_url=database_url)
+        config = write_config(state_dir, market, a_guard(), database_url=database_url)
         async with DaemonProcess(config) as daemon:
             await daemon.until("daemon.ready", "armed=1")
             market.move(BREACHED)
@@ -56,15 +46,15 @@ async def test_a_breach_closes_the_position_and_the_database_holds_the_proof(
     assert [tuple(e) for e in executions] == [("completed", "schedule")]
 
 
-async def test_a_kill_between_intent_and_answer_leaves_exactly_one_addition(directory):
+async def test_a_kill_between_intent_and_answer_leaves_exactly_one_addition(state_dir):
     """Failure 24: settled at start. Failure 32: no server is left behind."""
     market = Market()
     async with market.open_for_trade() as server:
-        config = write_config(directory, market, a_guard(action="add_margin"))
+        config = write_config(state_dir, market, a_guard(action="add_margin"))
         async with DaemonProcess(config) as daemon:
             await daemon.until("daemon.ready")
             await daemon.until("database.connected")
-            servers = servers_in(directory)
+            servers = servers_in(state_dir)
             assert servers
             server.faults.add(
                 Fault(
@@ -79,22 +69,22 @@ async def test_a_kill_between_intent_and_answer_leaves_exactly_one_addition(dire
             await until_true(lambda: any(call.applied for call in market.calls(ADD_MARGIN)))
             assert await daemon.end(signal.SIGKILL) == -signal.SIGKILL
         await until_ended(servers)
-        assert servers_in(directory) == []
+        assert servers_in(state_dir) == []
         async with DaemonProcess(config) as daemon:
             await daemon.until("action.unsettled")
             await daemon.until("action.done")
             await daemon.until("execution.completed", "source=recover")
             assert await daemon.end() == 0
     assert [call.applied for call in market.calls(ADD_MARGIN)] == [True]
-    assert servers_in(directory) == []
+    assert servers_in(state_dir) == []
 
 
-async def test_a_database_that_cannot_be_reached_does_not_stop_the_guarding(directory):
+async def test_a_database_that_cannot_be_reached_does_not_stop_the_guarding(state_dir):
     """Failure 28: act on the local journal, drain later."""
     market = Market()
     async with market.open_for_trade():
         config = write_config(
-            directory,
+            state_dir,
             market,
             a_guard(),
             database_url="postgresql://nobody@127.0.0.1:1/nowhere",
@@ -108,12 +98,12 @@ async def test_a_database_that_cannot_be_reached_does_not_stop_the_guarding(dire
     assert len(market.calls(CLOSE)) == 1
 
 
-async def test_wrong_database_credentials_end_the_daemon_with_one_line(directory, database_url):
+async def test_wrong_database_credentials_end_the_daemon_with_one_line(state_dir, database_url):
     market = Market()
     scheme, rest = database_url.split("://")
     wrong = f"{scheme}://nobody-known:wrong@{rest.split('@')[1]}"
     async with market.open_for_trade():
-        config = write_config(directory, market, a_guard(), database_url=wrong)
+        config = write_config(state_dir, market, a_guard(), database_url=wrong)
         async with DaemonProcess(config) as daemon:
             await daemon.until("(the log ends)")
             assert await daemon.process.wait() == 2
@@ -121,11 +111,11 @@ async def test_wrong_database_credentials_end_the_daemon_with_one_line(directory
     assert not any("Traceback" in line or ":wrong@" in line for line in daemon.lines)
 
 
-async def test_a_fault_in_one_guard_refuses_that_guard_alone(directory, database_url):
+async def test_a_fault_in_one_guard_refuses_that_guard_alone(state_dir, database_url):
     market = Market("main", "other")
     guards = a_guard("bad", "other", threshold=0) + a_guard("good", "main")
     async with market.open_for_trade():
-        config = write_config(directory, market, guards, database_url=database_url)
+        config = write_config(state_dir, market, guards, database_url=database_url)
         async with DaemonProcess(config) as daemon:
             await daemon.until("daemon.ready", "guards=2", "armed=1")
             await daemon.until("notice.guard_disarmed", "bad", "margin_threshold")
@@ -135,10 +125,10 @@ async def test_a_fault_in_one_guard_refuses_that_guard_alone(directory, database
     assert len(market.calls(CLOSE)) == 1
 
 
-async def test_a_dry_run_sends_nothing_and_says_that_it_does_not_guard(directory, database_url):
+async def test_a_dry_run_sends_nothing_and_says_that_it_does_not_guard(state_dir, database_url):
     market = Market()
     async with market.open_for_trade():
-        config = write_config(directory, market, a_guard(), database_url=database_url)
+        config = write_config(state_dir, market, a_guard(), database_url=database_url)
         async with DaemonProcess(config, "--dry-run") as daemon:
             await daemon.until("notice.guard_disarmed", "dry run")
             market.move(BREACHED)
@@ -147,22 +137,22 @@ async def test_a_dry_run_sends_nothing_and_says_that_it_does_not_guard(directory
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_signal_ends_the_daemon_with_exit_code_0(directory, database_url, number):
+async def test_a_signal_ends_the_daemon_with_exit_code_0(state_dir, database_url, number):
     """Failure 25: settle, exit 0."""
     market = Market()
     async with market.open_for_trade():
-        config = write_config(directory, market, a_guard(), database_url=database_url)
+        config = write_config(state_dir, market, a_guard(), database_url=database_url)
         async with DaemonProcess(config) as daemon:
             await daemon.until("daemon.ready")
             assert await daemon.end(number) == 0
     assert "daemon.stopped" in daemon.lines[-2]
 
 
-async def test_a_second_daemon_on_one_state_directory_says_who_holds_it(directory, database_url):
+async def test_a_second_daemon_on_one_state_directory_says_who_holds_it(state_dir, database_url):
     """Failure 27: one acts; the other says who holds it."""
     market = Market()
     async with market.open_for_trade():
-        config = write_config(directory, market, a_guard(), database_url=database_url)
+        config = write_config(state_dir, market, a_guard(), database_url=database_url)
         async with DaemonProcess(config) as first:
             await first.until("daemon.ready")
             async with DaemonProcess(config) as second:

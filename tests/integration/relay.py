@@ -26,6 +26,7 @@ class Relay:
         self._server: asyncio.Server | None = None
         self.port = 0
         self.answers_lost = asyncio.Event()
+        self.held_back = asyncio.Event()
         self.swallowing = False
 
     @property
@@ -78,6 +79,8 @@ class Relay:
 
     async def _pump(self, reader, writer, gate, *, answers=False):
         while data := await reader.read(65536):
+            if not gate.is_set():
+                self.held_back.set()
             await gate.wait()
             if answers and self.swallowing:
                 self.answers_lost.set()

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from marginguard.aio import SystemClock
 from marginguard.domain.errors import ConfigError
 from marginguard.domain.records import ActionStatus
-from marginguard.storage import reading
+from marginguard.storage import reading, records
 from marginguard.storage.database import acquired
 from marginguard.storage.drain import Drain, DrainSettings
 from marginguard.storage.journal import FileJournal
@@ -67,9 +67,9 @@ class Parts:
         async with asyncio.timeout(LONG_S):
             await self.journal.known_down.wait()
 
-    async def drained(self, *records):
+    async def drained(self, *new):
         """Append records and wait until the database has them."""
-        await self.journal.append(*records)
+        await self.journal.append(*new)
         await self.caught_up()
 
     async def count(self, guard_id="guard-1"):
@@ -249,6 +249,52 @@ async def test_the_stop_drains_what_is_left(database_url, tmp_path):
         async with asyncio.timeout(LONG_S):
             await parts.running
         assert await parts.count() == 31
+
+
+async def test_a_drain_that_is_cancelled_while_the_database_hangs_ends(database_url, tmp_path):
+    """Failure 37: A task dies: the daemon ends, so the others must not outlive it."""
+    settings = replace(QUICK, batch_timeout_s=600.0)
+    async with relayed(database_url) as relay, draining(relay.url, tmp_path, settings) as parts:
+        await parts.drained(an_execution())
+        relay.hang()
+        await parts.journal.append(an_execution())
+        await relay.held_back.wait()
+        parts.running.cancel()
+        async with asyncio.timeout(LONG_S):
+            await asyncio.wait([parts.running])
+        assert parts.running.cancelled()
+
+
+async def test_a_batch_without_an_answer_counts_as_an_outage(database_url, tmp_path, monkeypatch):
+    async def never(_pool, _records):
+        await asyncio.Event().wait()
+
+    settings = replace(QUICK, batch_timeout_s=0.05)
+    async with draining(database_url, tmp_path, settings) as parts:
+        with monkeypatch.context() as patch:
+            patch.setattr(records, "apply", never)
+            await parts.journal.append(an_execution())
+            await parts.known_down()
+        await parts.caught_up()
+        assert await parts.count() == 1
+
+
+async def test_the_last_drain_is_bounded(database_url, tmp_path, monkeypatch):
+    begun = asyncio.Event()
+
+    async def never(_pool, _records):
+        begun.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(records, "apply", never)
+    settings = replace(QUICK, batch_timeout_s=600.0, last_drain_s=0.05)
+    async with draining(database_url, tmp_path, settings) as parts:
+        await parts.journal.append(an_execution())
+        await begun.wait()
+        parts.stop.set()
+        async with asyncio.timeout(LONG_S):
+            await parts.running
+        assert parts.drain.state.backlog == 1
 
 
 @pytest.mark.parametrize("outage", ["cut", "hang"])

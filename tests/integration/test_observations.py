@@ -163,6 +163,30 @@ async def test_while_the_database_is_away_the_newest_is_kept(database_url):
         await link.close(timeout_s=5.0)
 
 
+async def test_what_is_noted_while_a_write_fails_counts_as_newer(database_url):
+    async with relayed(database_url) as relay:
+        link = DatabaseLink(relay.url)
+        await link.connect()
+        observations = DatabaseObservations(link, max_samples=2)
+        relay.hang()
+        for second in (0, 60):
+            observations.positions("main", seen("one"), after(second))
+        observations.checked("guard-1", "main", NOON)
+        writing = asyncio.create_task(observations.flush())
+        await relay.held_back.wait()
+        observations.positions("main", seen("two"), after(120))
+        observations.checked("guard-1", "main", after(120))
+        await relay.heal()
+        await writing
+        await observations.flush()
+        assert await positions(link) == [("main", "two")]
+        assert await history(link) == [("one", after(60)), ("two", after(120))]
+        assert await fetch(link, "SELECT checks, last_checked_at FROM guard_stats") == [
+            (2, after(120))
+        ]
+        await link.close(timeout_s=5.0)
+
+
 async def test_before_the_database_has_ever_answered_nothing_grows(database_url):
     link = DatabaseLink(database_url)
     observations = DatabaseObservations(link, max_samples=2)

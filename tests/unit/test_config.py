@@ -251,10 +251,6 @@ def test_two_accounts_of_one_id_are_refused(path: Path) -> None:
             'daemon.timeout = "61s": must be at most 1m',
         ),
         (
-            "[daemon]\ninterval = '60s'",
-            'daemon.blind_after = "1m" (the default): must be longer than interval (1m)',
-        ),
-        (
             "[daemon]\ntimeout = '5s'",
             'exchange.timeout = "5s" (the default): must be shorter than daemon.timeout (5s)',
         ),

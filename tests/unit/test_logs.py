@@ -42,10 +42,10 @@ class Terminal(io.StringIO):
 
 
 def configured(
-    *, debug: bool = False, stream: io.StringIO | None = None, secrets: tuple[str, ...] = ()
+    *, level: int = logging.INFO, stream: io.StringIO | None = None, secrets: tuple[str, ...] = ()
 ) -> io.StringIO:
     stream = stream if stream is not None else io.StringIO()
-    logs.configure(environ={}, secrets=secrets, debug=debug, stream=stream)
+    logs.configure(environ={}, secrets=secrets, level=level, stream=stream)
     return stream
 
 
@@ -70,7 +70,7 @@ def test_debug_events_come_out_at_debug_level_alone() -> None:
     stream = configured()
     structlog.get_logger().debug("price")
     assert stream.getvalue() == ""
-    stream = configured(debug=True)
+    stream = configured(level=logging.DEBUG)
     structlog.get_logger().debug("price")
     assert line_of(stream) == "<7>price"
 
@@ -158,7 +158,7 @@ def test_an_exception_as_a_value_is_told_in_words_too() -> None:
 
 
 def test_a_traceback_comes_out_at_debug_level_alone() -> None:
-    stream = configured(debug=True)
+    stream = configured(level=logging.DEBUG)
     structlog.get_logger().error("event", exc_info=failure("x"))
     assert r"exception=\"Traceback" in line_of(stream).replace('="', r"=\"")
     assert "in failure" in line_of(stream)
@@ -262,12 +262,12 @@ class Opaque:
         return f"Opaque({CANARY!r}, {CANARY})"
 
 
-@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize("level", [logging.INFO, logging.DEBUG])
 @pytest.mark.parametrize("terminal", [False, True])
-def test_a_secret_never_comes_out(debug: bool, terminal: bool) -> None:
+def test_a_secret_never_comes_out(level: int, terminal: bool) -> None:
     """Failure 36: whatever way it comes in, and however it is quoted on the way."""
     stream = configured(
-        debug=debug, stream=Terminal() if terminal else None, secrets=(CANARY, NUMBER)
+        level=level, stream=Terminal() if terminal else None, secrets=(CANARY, NUMBER)
     )
     log = structlog.get_logger()
     library = logging.getLogger("asyncpg")
