@@ -205,6 +205,7 @@ class Daemon:
                 user_id=OWNER,
                 rules=guard.rules(),
                 dry_run=guard.dry_run or self._dry_run,
+                real_time_monitoring=guard.real_time_monitoring,
             )
             for guard in self._config.guards
             if guard.enabled
@@ -241,6 +242,9 @@ class Daemon:
             retry_delay_s=daemon.retry_delay.total_seconds(),
             blind_after_s=daemon.blind_after.total_seconds(),
             stale_after_s=self._config.exchange.stale_after.total_seconds(),
+            view_max_age_s=(
+                self._config.exchange.stale_after + self._config.exchange.timeout
+            ).total_seconds(),
             action_attempts=actions.retry_attempts,
             action_base_delay_s=actions.base_delay.total_seconds(),
             action_max_delay_s=actions.max_delay.total_seconds(),

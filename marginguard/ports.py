@@ -7,7 +7,14 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from marginguard.domain.model import Assessment, Balance, ClosedTrade, Position, PriceQuote
+from marginguard.domain.model import (
+    Assessment,
+    Balance,
+    ClosedTrade,
+    Position,
+    PriceQuote,
+    Transfer,
+)
 from marginguard.domain.notice import Notice
 from marginguard.domain.outcome import Outcome
 from marginguard.domain.records import ActionRecord, GuardState, Record
@@ -44,6 +51,10 @@ class Exchange(Protocol):
 
     async def closed_trade(self, position_id: PositionId, since: datetime) -> ClosedTrade | None:
         """Return the closed trade of this id if it ended at or after `since`."""
+        ...
+
+    async def deposits(self, since: datetime) -> tuple[Transfer, ...]:
+        """Return the transfers into and out of the cross margin since then, by our clock."""
         ...
 
     async def close_position(self, position_id: PositionId) -> Outcome:

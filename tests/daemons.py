@@ -70,7 +70,7 @@ class Market:
 
     @contextlib.asynccontextmanager
     async def open_for_trade(self):
-        async with serve(self.exchange, clock=self.clock) as server:
+        async with serve(self.exchange, clock=self.clock, rate_scale=1000) as server:
             self.server = server
             yield server
 

@@ -2,9 +2,11 @@
 
 import asyncio
 import ipaddress
+import re
 import secrets
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +16,15 @@ import uvloop
 from marginguard.aio import SystemClock
 from marginguard.domain.errors import ConfigError, Rejected
 from marginguard.domain.units import Price, Sats
-from marginguard.simulator.accounts import Credentials
+from marginguard.ports import Clock
+from marginguard.simulator.accounts import DEFAULT_PERMISSIONS, Credentials
 from marginguard.simulator.exchange import Exchange, seeded_ids
 from marginguard.simulator.prices import TICK, Point, play, random_walk, read_candles, walk
-from marginguard.simulator.server import serve
+from marginguard.simulator.server import RunningServer, serve
 
 _DEFAULT_PRICE = 100_000.0
-_ACCOUNT_PARTS = 4
+_ACCOUNT_PARTS = ("KEY", "SECRET", "PASSPHRASE", "BALANCE")
+_PERMISSION = re.compile("[a-z-]+(:[a-z-]+)*:(read|write)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,8 +43,9 @@ class _Market:
     "--account",
     "accounts",
     multiple=True,
-    metavar="KEY:SECRET:PASSPHRASE:BALANCE",
-    help="An account that may trade, its balance in sats. May be given several times.",
+    metavar="KEY:SECRET:PASSPHRASE:BALANCE[:PERMISSIONS]",
+    help="An account that may trade, its balance in sats. PERMISSIONS of the key are separated by"
+    f" commas; if not given: {','.join(DEFAULT_PERMISSIONS)}. May be given several times.",
 )
 @click.option("--price", type=float, help=f"A price that stays, {_DEFAULT_PRICE:.0f} if not given.")
 @click.option(
@@ -51,6 +56,13 @@ class _Market:
 @click.option("--speed", type=float, help="How many times real time to play --prices at (1).")
 @click.option("--walk", "seed", type=int, help="The seed of a random walk.")
 @click.option("--spread", type=float, default=0.0, help="USD between bid and ask (0).")
+@click.option(
+    "--clock-skew",
+    "clock_skew_s",
+    type=float,
+    default=0.0,
+    help="Seconds that the exchange's clock is ahead of this machine's (0; negative: behind).",
+)
 def simulator(
     port: int,
     host: str,
@@ -60,6 +72,7 @@ def simulator(
     speed: float | None,
     seed: int | None,
     spread: float,
+    clock_skew_s: float,
 ) -> None:
     """Serve a simulated LN Markets, kept in memory, until it is stopped.
 
@@ -75,7 +88,8 @@ def simulator(
             " unsigned: whoever reaches it can move the price",
             err=True,
         )
-    uvloop.run(_serve_until_stopped(exchange, market, host, port))
+    server = serve(exchange, host=host, port=port, clock_skew_s=clock_skew_s)
+    uvloop.run(_serve_until_stopped(server, exchange, market))
 
 
 def _exchange(market: _Market, spread: float) -> Exchange:
@@ -87,27 +101,31 @@ def _exchange(market: _Market, spread: float) -> Exchange:
         raise ConfigError(f"--price: {error}") from error
 
 
-async def _serve_until_stopped(exchange: Exchange, market: _Market, host: str, port: int) -> None:
+async def _serve_until_stopped(
+    serving: AbstractAsyncContextManager[RunningServer], exchange: Exchange, market: _Market
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with (
-        serve(exchange, host=host, port=port) as server,
+        serving as server,
         asyncio.TaskGroup() as tasks,
     ):
         click.echo(
-            f'listening; the account of a config takes: rest_url = "{server.rest_url}"', err=True
+            f'listening; the account of a config takes: rest_url = "{server.rest_url}",'
+            f' stream_url = "{server.stream_url}"',
+            err=True,
         )
         if market.points is not None:
-            tasks.create_task(_play(exchange, market.points, market.speed, stop))
+            tasks.create_task(_play(exchange, market.points, market.speed, server.clock, stop))
         await stop.wait()
 
 
 async def _play(
-    exchange: Exchange, points: Iterator[Point], speed: float, stop: asyncio.Event
+    exchange: Exchange, points: Iterator[Point], speed: float, clock: Clock, stop: asyncio.Event
 ) -> None:
-    await play(exchange, points, clock=SystemClock(), stop=stop, speed=speed)
+    await play(exchange, points, clock=clock, stop=stop, speed=speed)
     if not stop.is_set():
         click.echo(f"the price file has ended; the price stays at {exchange.last}", err=True)
 
@@ -141,17 +159,27 @@ def _played(path: Path, speed: float) -> _Market:
 
 def _add_account(exchange: Exchange, number: int, text: str) -> None:
     """Add the account that the `number`th --account describes. Its secrets are never shown."""
-    parts: Sequence[str] = text.split(":")
-    if len(parts) != _ACCOUNT_PARTS or not all(parts):
+    parts = text.split(":", len(_ACCOUNT_PARTS))
+    if len(parts) < len(_ACCOUNT_PARTS) or not all(parts):
         raise ConfigError(
             f"--account number {number} has {len(parts)} parts or an empty one:"
-            " KEY:SECRET:PASSPHRASE:BALANCE are 4, and none may contain a colon"
+            f" {':'.join(_ACCOUNT_PARTS)} are {len(_ACCOUNT_PARTS)}, PERMISSIONS may follow,"
+            " and none of the others may contain a colon"
         )
-    key, secret, passphrase, balance = parts
+    key, secret, passphrase, balance, *given = parts
     if not (balance.isascii() and balance.isdigit()):
         raise ConfigError(f"--account number {number}: BALANCE must be whole sats, 0 or more")
+    permissions = given[0].split(",") if given else DEFAULT_PERMISSIONS
+    for at, permission in enumerate(permissions, start=1):
+        if not _PERMISSION.fullmatch(permission):
+            raise ConfigError(
+                f"--account number {number}: permission number {at} must be like account:read or"
+                " futures:isolated:write; BALANCE must be the fourth part"
+            )
     exchange.add_account(
-        Credentials(key=key, secret=secret, passphrase=passphrase), Sats(int(balance))
+        Credentials(key=key, secret=secret, passphrase=passphrase),
+        Sats(int(balance)),
+        permissions=tuple(permissions),
     )
 
 

@@ -198,6 +198,7 @@ class GuardSettings(Table):
     selected_positions: Annotated[frozenset[PositionId] | None, BeforeValidator(_selection)] = (
         Field(None, description='"all" or a list of position ids with at least one in it')
     )
+    real_time_monitoring: bool = Field(default=True, description=_SWITCH)
     add_margin_amount: Amount | None = Field(None, description=_SATS)
     target_margin_level: Number = Field(50.0, gt=0, lt=100, description=_LEVEL)
     cooldown: Duration = Field(timedelta(seconds=60), description=DURATION)

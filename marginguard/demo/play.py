@@ -83,7 +83,9 @@ class Demo:
         receiver = Receiver(lambda severity, text: self.events.append((severity, text)))
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(receiver.listening())
-            server = await stack.enter_async_context(serve(market.exchange, clock=clock))
+            server = await stack.enter_async_context(
+                serve(market.exchange, clock=clock, rate_scale=self.speed)
+            )
             config = write_config(
                 self.directory,
                 rest_url=server.rest_url,

@@ -57,6 +57,10 @@ class Position:
     net of all funding (negative when more was received), `cashed_in` what was taken out of the
     margin, profit not counted; both only ever matter as differences between two reads of one
     position.
+
+    On the cross position `entry_margin` is the margin that its leverage asks for at entry,
+    `cashed_in` is always 0 (see the transfers), and whether `pl` counts what was realised before
+    is not documented: nothing may rest on it.
     """
 
     id: PositionId
@@ -86,12 +90,59 @@ class Position:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClosedTrade:
-    """An isolated trade that no longer runs. `pl` is its realised profit or loss."""
+    """A position that no longer runs: an isolated trade, or the cross position.
+
+    `pl` is the realised profit or loss, None for the cross position: the order that closed it
+    does not tell.
+    """
 
     id: PositionId
     exit_price: Price | None
-    pl: Sats
+    pl: Sats | None
     closed_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PendingTrade:
+    """An isolated limit order that was never filled: it waits, or it was canceled."""
+
+    id: PositionId
+    side: Side
+    quantity: Usd
+    price: Price
+    margin: Sats
+    leverage: float
+    stop_loss: Price | None
+    take_profit: Price | None
+    canceled: bool
+    created_at: datetime
+    client_id: str | None
+
+
+class OrderType(StrEnum):
+    """What made an order on the cross position; a `liquidation` is the exchange's own."""
+
+    MARKET = "market"
+    LIMIT = "limit"
+    LIQUIDATION = "liquidation"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CrossOrder:
+    """An order on the cross position: it waits, or was filled at `filled_at`.
+
+    `side` is what it buys (long) or sells (short); `trading_fee` is in sats, 0 until filled.
+    """
+
+    id: str
+    type: OrderType
+    side: Side
+    quantity: Usd
+    price: Price
+    trading_fee: Sats
+    created_at: datetime
+    filled_at: datetime | None
+    client_id: str | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,6 +152,40 @@ class Transfer:
     id: str
     amount: Sats
     at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FundingFee:
+    """Funding that the cross position paid (`fee` above 0) or received (below), in sats."""
+
+    settlement_id: str
+    fee: Sats
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FundingSettlement:
+    """One settlement of funding: `rate` of the position's value at `fixing_price`.
+
+    A positive rate is paid by longs to shorts.
+    """
+
+    id: str
+    rate: float
+    fixing_price: Price
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candle:
+    """The last price over a span of time that begins at `opened_at`; `volume` is in USD."""
+
+    opened_at: datetime
+    open: Price
+    high: Price
+    low: Price
+    close: Price
+    volume: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,13 +200,14 @@ class Balance:
 class PriceQuote:
     """The last price, which settles P&L and liquidation.
 
-    `received_s` is monotonic seconds, so that its age survives a jump of the wall clock.
+    `index` is None where it is not known. `received_s` is monotonic seconds, so that its age
+    survives a jump of the wall clock.
     `confirmed` is False for a jump that nothing has borne out yet: closing may act on it,
     spending may not.
     """
 
     last: Price
-    index: Price
+    index: Price | None
     received_s: float
     confirmed: bool = True
 

@@ -1,6 +1,6 @@
 """What to do: positions, a price, rules and memory in; decisions out. No clock, no I/O."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -148,6 +148,30 @@ def decide(view: View, rules: Rules, memory: GuardMemory, now: datetime) -> Deci
             planned = (*planned, _planned_spend(decision, now))
         decisions.append(decision)
     return Decisions(items=tuple(decisions), memory=memory)
+
+
+def calls_for_a_look(
+    positions: Iterable[Position],
+    quote: PriceQuote,
+    rules: Rules,
+    memory: GuardMemory,
+    now: datetime,
+) -> bool:
+    """Return whether a covered position is breached at `quote` and may be acted on now.
+
+    Cheap, for every tick of the price: it says that `decide` is worth a fresh read.
+    """
+    threshold = rules.rung.threshold
+    for position in positions:
+        if not rules.covers(position.id):
+            continue
+        level = margin.margin_level(position, quote.last)
+        if level < threshold:
+            continue
+        episode = memory.episode(position.id, threshold)
+        if episode is None or not _cooling_down(episode, level, rules.cooldown, now):
+            return True
+    return False
 
 
 def _planned_spend(decision: Decision, now: datetime) -> Spend:

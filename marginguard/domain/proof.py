@@ -1,8 +1,9 @@
 """How it is told from a read whether an action took effect."""
 
+from collections.abc import Iterable
 from enum import StrEnum
 
-from marginguard.domain.model import ClosedTrade, Position
+from marginguard.domain.model import ClosedTrade, Position, Transfer
 from marginguard.domain.records import PositionState
 from marginguard.domain.units import Sats
 
@@ -24,6 +25,18 @@ def prove_close(running: Position | None, closed: ClosedTrade | None) -> Proof:
     if running is not None:
         return Proof.NOT_APPLIED
     return Proof.UNCLEAR if closed is None else Proof.APPLIED
+
+
+def prove_deposit(
+    amount: Sats, since_intent: Iterable[Transfer], running: Position | None
+) -> Proof:
+    """Tell whether `amount` sats were deposited into the cross margin since the intent.
+
+    The margin itself does not tell: fees, funding and the P&L of reductions move it too.
+    """
+    if any(transfer.amount == amount for transfer in since_intent):
+        return Proof.APPLIED
+    return Proof.GONE if running is None else Proof.NOT_APPLIED
 
 
 def prove_added_margin(before: PositionState, amount: Sats, running: Position | None) -> Proof:

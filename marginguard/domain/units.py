@@ -18,5 +18,8 @@ AccountId = NewType("AccountId", str)
 GuardId = NewType("GuardId", str)
 PositionId = NewType("PositionId", str)
 
+CROSS: Final = PositionId("cross")
+"""The id of an account's cross position."""
+
 SATS_PER_BTC: Final = 100_000_000
 PRICE_STEP: Final = 0.5

@@ -71,7 +71,7 @@ class Action:
             if not await self._write() and self._record.kind.spends:
                 return await self._end(ActionStatus.REJECTED, "the journal cannot be written")
             # The last thing before sending: a process that was frozen meanwhile stops here.
-            if self._clock.monotonic() - self._read_at_s > self._settings.stale_after_s:
+            if self._clock.monotonic() - self._read_at_s > self._settings.view_max_age_s:
                 return await self._give_up("the data grew too old before the request was sent")
             outcome = await self._send()
             end = await self._conclude(outcome) or await self._prepare_resend(outcome)

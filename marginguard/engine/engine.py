@@ -1,7 +1,7 @@
 """The engine as a whole: books opened, guards scheduled, accounts watched."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -11,6 +11,7 @@ import structlog
 import marginguard
 from marginguard.domain.errors import ErrorCode, ErrorType
 from marginguard.domain.memory import GuardMemory
+from marginguard.domain.model import PriceQuote
 from marginguard.domain.records import (
     ActionRecord,
     ArmedState,
@@ -87,8 +88,26 @@ class Engine:
             for account_id, exchange in surroundings.exchanges.items()
         }
         self._books = {guard.id: self._book(guard.id, guard.account_id) for guard in self._guards}
+        self._runners: tuple[GuardRunner, ...] = ()
+        self._scheduler: Scheduler | None = None
         self.first_pass = asyncio.Event()
         """Set once every guard has been run."""
+
+    def on_tick(self, quote: PriceQuote, account_ids: Collection[AccountId]) -> None:
+        """Run at once the guards of these accounts that the price calls for; returns at once."""
+        for runner in self._runners:
+            if runner.guard.account_id in account_ids and runner.breached_at(quote):
+                self._wake(runner)
+
+    def on_account_event(self, account_id: AccountId) -> None:
+        """Look at once at an account on which something has changed."""
+        for runner in self._runners:
+            if runner.guard.account_id == account_id and runner.guard.real_time_monitoring:
+                self._wake(runner)
+
+    def _wake(self, runner: GuardRunner) -> None:
+        if self._scheduler is not None:
+            self._scheduler.wake(runner.guard.id)
 
     def armed_guards(self) -> tuple[int, int]:
         """Return how many guards are armed now, and how many the configuration has."""
@@ -101,18 +120,18 @@ class Engine:
         await self._disarm()
         accounts = self._accounts()
         async with asyncio.TaskGroup() as actions:
-            runners = [
+            self._runners = tuple(
                 self._runner(guard, accounts[guard.account_id], actions) for guard in self._guards
-            ]
-            scheduler = Scheduler(
-                runners=runners,
+            )
+            self._scheduler = Scheduler(
+                runners=self._runners,
                 settings=self._settings,
                 clock=self._around.clock,
                 stop=self._stop,
                 first_pass=self.first_pass,
             )
             async with asyncio.TaskGroup() as group:
-                group.create_task(scheduler.run(), name="scheduler")
+                group.create_task(self._scheduler.run(), name="scheduler")
                 for watch in self._watches(accounts):
                     group.create_task(watch.run(), name="watch")
 

@@ -11,8 +11,8 @@ from marginguard.domain.errors import (
     StaleData,
     Unauthorized,
 )
-from marginguard.domain.model import ActionKind
-from marginguard.domain.policy import Decision, Verdict, View, decide
+from marginguard.domain.model import ActionKind, Position, PriceQuote
+from marginguard.domain.policy import Decision, Verdict, View, calls_for_a_look, decide
 from marginguard.domain.records import ActionRecord, ActionStatus, ExecutionSource
 from marginguard.engine import telling
 from marginguard.engine.account import Account
@@ -66,6 +66,7 @@ class GuardRunner:
         self._settings = settings
         self._actions = actions
         self._new_id = new_id
+        self._known: tuple[Position, ...] = ()
         self._unprotected = Reminder(repeat_s=UNPROTECTED_REPEAT_S)
         self._log = structlog.get_logger().bind(guard=guard.id)
 
@@ -87,8 +88,19 @@ class GuardRunner:
             return await self._blind(execution, error, stalled=True)
         except MarginguardError as error:
             return await self._blind(execution, error, stalled=False)
+        self._known = sight.positions
         await self._see()
         return await self._decide_and_act(execution, sight)
+
+    def next_look_s(self, beat_s: float) -> float:
+        """Return in how many seconds to run again, `beat_s` being when the interval says so."""
+        return self._health.next_look_s(beat_s)
+
+    def breached_at(self, quote: PriceQuote) -> bool:
+        """Return whether the positions known from the last look call for another one at `quote`."""
+        return self.guard.real_time_monitoring and calls_for_a_look(
+            self._known, quote, self.guard.rules, self._book.memory, self._clock.now()
+        )
 
     async def _blind(self, execution: Execution, error: MarginguardError, *, stalled: bool) -> int:
         """Record a run that could not see: unknown is not flat."""

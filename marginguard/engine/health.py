@@ -1,6 +1,7 @@
 """Whether a guard guards: armed, degraded when it has been blind too long, or disarmed."""
 
 from collections.abc import Callable
+from typing import Final
 from uuid import UUID
 
 import structlog
@@ -10,6 +11,9 @@ from marginguard.domain.records import ArmedState
 from marginguard.engine import telling
 from marginguard.engine.book import Book
 from marginguard.ports import Clock, Notifier
+
+UNAUTHORIZED_PAUSE_S: Final = 30.0
+"""How long to wait before an account whose key was refused is read again."""
 
 
 class Health:
@@ -30,16 +34,19 @@ class Health:
         self._blind_after_s = blind_after_s
         self._new_id = new_id
         self._blind_since_s: float | None = None
+        self._refused = False
         self._announced: ArmedState | None = None
 
     async def sees(self) -> None:
         """Note that the guard has read everything that it needs."""
         self._blind_since_s = None
+        self._refused = False
         await self._turn(ArmedState.ARMED, "it sees its positions and the price")
 
     async def blind(self, error: MarginguardError) -> None:
         """Note that the guard could not read what it needs; too long, and it is degraded."""
-        if isinstance(error, Unauthorized):
+        self._refused = isinstance(error, Unauthorized)
+        if self._refused:
             await self._turn(
                 ArmedState.DISARMED,
                 f"the exchange refuses the account's key ({error}); check the key, its"
@@ -52,6 +59,18 @@ class Health:
         blind_s = now_s - self._blind_since_s
         if blind_s >= self._blind_after_s:
             await self._turn(ArmedState.DEGRADED, f"it has been blind: {error}")
+
+    def next_look_s(self, beat_s: float) -> float:
+        """Return in how many seconds to look again, `beat_s` being when the interval says so.
+
+        A guard that cannot see looks more often than a long interval would have it, and with a
+        refused key once in `UNAUTHORIZED_PAUSE_S`.
+        """
+        if self._refused:
+            return UNAUTHORIZED_PAUSE_S
+        if self._blind_since_s is not None:
+            return min(beat_s, self._blind_after_s / 2)
+        return beat_s
 
     async def disarm(self, reason: str) -> None:
         """Disarm the guard for a reason that looking again does not cure."""

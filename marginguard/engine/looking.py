@@ -58,15 +58,18 @@ class Looker:
             recovered = await self._settle(positions, read_at_s)
         with execution.timed("price"):
             quote = await self._prices.quote()
-        age_s = self._clock.monotonic() - min(read_at_s, quote.received_s)
-        if age_s > self._settings.stale_after_s:
-            raise StaleData(f"the positions or the price are {age_s:.1f} s old")
+        price_age_s = self._clock.monotonic() - quote.received_s
+        if price_age_s > self._settings.stale_after_s:
+            raise StaleData(f"the price is {price_age_s:.1f} s old")
+        read_age_s = self._clock.monotonic() - read_at_s
+        if read_age_s > self._settings.view_max_age_s:
+            raise StaleData(f"the read of the positions is {read_age_s:.1f} s old")
         execution.price = quote.last
         return Sight(
             positions=positions,
             balance=balance,
             quote=quote,
-            read_at_s=min(read_at_s, quote.received_s),
+            read_at_s=read_at_s,
             recovered=recovered,
         )
 

@@ -5,12 +5,15 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from marginguard.domain.model import ActionKind, ClosedTrade, Position
-from marginguard.domain.proof import Proof, prove_added_margin, prove_close
+from marginguard.domain.proof import Proof, prove_added_margin, prove_close, prove_deposit
 from marginguard.domain.records import ActionRecord, ActionStatus, PositionState
-from marginguard.domain.units import Price
+from marginguard.domain.units import CROSS, Price
 from marginguard.ports import Exchange
 
 _CLOCKS_MAY_DIFFER_BY: Final = timedelta(hours=1)
+
+# Less than the time between two deposits of ours, so that one never proves the next.
+_CLOCK_ERROR: Final = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,10 +34,14 @@ async def inspect(
 ) -> Inspection:
     """Hold an action against a read of all running positions.
 
-    Reads the closed trades too where a closed position has to be found. Raises what that read
-    raises.
+    Reads the closed trades too where a closed position has to be found, and the transfers where a
+    deposit has to be. Raises what these reads raise.
     """
     running = next((p for p in positions if p.id == record.position_id), None)
+    if record.kind is ActionKind.ADD_MARGIN and record.position_id == CROSS:
+        deposits = await exchange.deposits(record.intended_at - _CLOCK_ERROR)
+        proof = prove_deposit(record.amount, deposits, running)
+        return Inspection(proof=proof, running=running, closed=None, read_at_s=read_at_s)
     if record.kind is ActionKind.ADD_MARGIN:
         proof = prove_added_margin(record.before, record.amount, running)
         return Inspection(proof=proof, running=running, closed=None, read_at_s=read_at_s)
@@ -80,8 +87,9 @@ def _in_words(record: ActionRecord, inspection: Inspection) -> str:
         )
     closed = inspection.closed
     if closed is None:
-        return "the position no longer runs"
-    return f"the trade is closed at {_price(closed.exit_price)} with {closed.pl:,} sats P&L"
+        return f"{record.amount:,} sats were deposited, and the position no longer runs"
+    earned = "" if closed.pl is None else f" with {closed.pl:,} sats P&L"
+    return f"the position is closed at {_price(closed.exit_price)}{earned}"
 
 
 def _price(price: Price | None) -> str:

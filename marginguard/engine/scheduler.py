@@ -2,14 +2,19 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Final
 
 import structlog
 
 from marginguard.aio import sleep_or_stop
 from marginguard.domain.records import ExecutionSource
+from marginguard.domain.units import GuardId
 from marginguard.engine.guard import GuardRunner
 from marginguard.engine.settings import EngineSettings
 from marginguard.ports import Clock
+
+WAKE_SPACING_S: Final = 1.0
+"""The least time between two runs of a guard that the price asked for."""
 
 
 class Scheduler:
@@ -34,8 +39,21 @@ class Scheduler:
         self._slots = asyncio.Semaphore(settings.max_concurrent)
         self._not_run_yet = {runner.guard.id for runner in runners}
         self._first_pass = first_pass
+        self._wakes = {runner.guard.id: asyncio.Event() for runner in runners}
+        self._woken_s: dict[GuardId, float] = {}
         if not self._not_run_yet:
             first_pass.set()
+
+    def wake(self, guard_id: GuardId) -> None:
+        """Run a guard now instead of at its beat, or again if a run of it is under way.
+
+        At most once in `WAKE_SPACING_S`: a breach that a guard can do nothing about must not use
+        up the exchange's limits.
+        """
+        now_s = self._clock.monotonic()
+        if now_s - self._woken_s.get(guard_id, float("-inf")) >= WAKE_SPACING_S:
+            self._woken_s[guard_id] = now_s
+            self._wakes[guard_id].set()
 
     async def run(self) -> None:
         """Run the guards; returns after `stop` once no run is under way any more."""
@@ -43,9 +61,12 @@ class Scheduler:
             for runner in self._runners:
                 group.create_task(self._keep_running(runner), name=f"guard:{runner.guard.id}")
             await self._stop.wait()
+            for wake in self._wakes.values():
+                wake.set()
 
     async def _keep_running(self, runner: GuardRunner) -> None:
         due_s = self._clock.monotonic()
+        wake = self._wakes[runner.guard.id]
         source = ExecutionSource.SCHEDULE
         failures = 0
         while not self._stop.is_set():
@@ -66,8 +87,10 @@ class Scheduler:
                 failures = 0
                 source = ExecutionSource.SCHEDULE
                 due_s = _next_beat(due_s, self._settings.interval_s, now_s)
-                delay_s = due_s - now_s
-            await sleep_or_stop(delay_s, self._stop)
+                delay_s = runner.next_look_s(due_s - now_s)
+            if await sleep_or_stop(delay_s, wake):
+                wake.clear()
+                source = ExecutionSource.PRICE
 
     def _retry_delay_s(self, failures: int) -> float:
         delay_s = self._settings.retry_delay_s * 2.0 ** (failures - 1)
@@ -81,5 +104,6 @@ class Scheduler:
 
 def _next_beat(due_s: float, interval_s: float, now_s: float) -> float:
     """Return the next beat after `now_s` on the grid that `due_s` lies on, so nothing drifts."""
-    missed = max(0, int((now_s - due_s) // interval_s))
-    return due_s + (missed + 1) * interval_s
+    if due_s > now_s:
+        return due_s  # the run was an extra one
+    return due_s + (int((now_s - due_s) // interval_s) + 1) * interval_s

@@ -10,6 +10,8 @@ from marginguard.domain.units import AccountId, GuardId
 class EngineSettings:
     """How often a guard looks, how long it may take, and how it tries again.
 
+    A price older than `stale_after_s` and a read of positions older than `view_max_age_s`, which
+    leaves a slow exchange its time to answer, are not acted on.
     `spending_from_s` is the monotonic time before which nothing is spent.
     """
 
@@ -20,6 +22,7 @@ class EngineSettings:
     retry_delay_s: float = 5.0
     blind_after_s: float = 60.0
     stale_after_s: float = 5.0
+    view_max_age_s: float = 10.0
     action_attempts: int = 3
     action_base_delay_s: float = 1.0
     action_max_delay_s: float = 10.0
@@ -29,10 +32,15 @@ class EngineSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Guard:
-    """One guard as the engine runs it. A dry run does everything but send."""
+    """One guard as the engine runs it.
+
+    A dry run does everything but send. With real-time monitoring a price that breaches runs the
+    guard at once; without, the interval does the work.
+    """
 
     id: GuardId
     account_id: AccountId
     user_id: str
     rules: Rules
     dry_run: bool = False
+    real_time_monitoring: bool = True

@@ -10,11 +10,9 @@ from marginguard.domain.errors import MarginguardError, Unauthorized
 from marginguard.engine.account import Account
 from marginguard.engine.book import Book
 from marginguard.engine.executor import Executor
+from marginguard.engine.health import UNAUTHORIZED_PAUSE_S
 from marginguard.engine.settings import EngineSettings
 from marginguard.ports import Clock, PriceSource
-
-UNAUTHORIZED_PAUSE_S = 30.0
-"""How long to wait before an account whose key was refused is read again."""
 
 
 class Watch:

@@ -26,16 +26,25 @@ _SERVICE_UNAVAILABLE = 503
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """An HTTP answer, read to its end. `retry_after_s` is the server's wish, bounded."""
+    """An HTTP answer, read to its end.
+
+    `retry_after_s` is the server's wish, bounded; `took_s` the time from sending to the end.
+    """
 
     status: int
     body: bytes
     retry_after_s: float | None = None
+    took_s: float = 0.0
 
     @property
     def ok(self) -> bool:
         """Whether the status is 2xx."""
         return 200 <= self.status < 300
+
+    @property
+    def over_limit(self) -> bool:
+        """Whether the exchange says that it gets too many calls."""
+        return self.status == _TOO_MANY_REQUESTS
 
     @property
     def refused(self) -> bool:
@@ -75,10 +84,10 @@ def read_error(answer: Answer) -> MarginguardError:
     return Transient(said, retry_after_s=answer.retry_after_s)
 
 
-def outcome(answer: Answer, exchange_id: Callable[[bytes], str]) -> Outcome:
+def outcome(answer: Answer, exchange_id: Callable[[bytes], str | None]) -> Outcome:
     """Return what an answer to a call that changes something means.
 
-    `exchange_id` takes the id out of a 2xx body, or raises `Malformed`.
+    `exchange_id` takes the id out of a 2xx body (None if it has none), or raises `Malformed`.
     """
     if answer.ok:
         try:
@@ -106,7 +115,7 @@ def outcome(answer: Answer, exchange_id: Callable[[bytes], str]) -> Outcome:
 def _refusal_kind(answer: Answer, code: str | None) -> OutcomeKind:
     if answer.refused:
         return OutcomeKind.REJECTED
-    if answer.status == _TOO_MANY_REQUESTS:
+    if answer.over_limit:
         return OutcomeKind.BUSY
     # The engine itself says that it is away; a gateway's 503 says nothing about the request.
     if answer.status == _SERVICE_UNAVAILABLE and code is not None:

@@ -1,33 +1,36 @@
 """REST v3: the public reads, and one account behind `ports.Exchange`."""
 
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from typing import Final, TypeVar
-from urllib.parse import urlencode
+import asyncio
+from datetime import datetime
+from typing import Final, Literal
 
-import orjson
 import structlog
 
-from marginguard.domain.errors import Malformed, Rejected, Transient, Unauthorized
-from marginguard.domain.model import Balance, ClosedTrade, Position
+from marginguard.domain.errors import MarginguardError, Rejected, Transient, Unauthorized
+from marginguard.domain.model import (
+    Balance,
+    Candle,
+    ClosedTrade,
+    FundingSettlement,
+    Position,
+    Transfer,
+)
 from marginguard.domain.outcome import Outcome
-from marginguard.domain.units import AccountId, PositionId, Sats
-from marginguard.lnmarkets import wire
-from marginguard.lnmarkets.server_clock import ServerClock
-from marginguard.lnmarkets.signing import Credentials, Signer
+from marginguard.domain.units import CROSS, AccountId, PositionId, Sats
+from marginguard.lnmarkets import wire, wire_market
+from marginguard.lnmarkets.calls import SignedCalls
+from marginguard.lnmarkets.cross import CrossMargin
+from marginguard.lnmarkets.isolated import IsolatedTrades
+from marginguard.lnmarkets.paging import read_all, window
+from marginguard.lnmarkets.server_clock import ServerClock, TimeReading
+from marginguard.lnmarkets.sharing import Shared
+from marginguard.lnmarkets.signing import Credentials
 from marginguard.lnmarkets.transport import Transport
 
-_RUNNING: Final = "/futures/isolated/trades/running"
-_CLOSED: Final = "/futures/isolated/trades/closed"
-_CLOSE: Final = "/futures/isolated/trade/close"
-_ADD_MARGIN: Final = "/futures/isolated/trade/add-margin"
+CROSS_RETRY_S: Final = 3600.0
+"""How often a key that may not read the cross position is tried again, and spoken of."""
 
-_PAGE_LIMIT: Final = 1000  # the most that the exchange gives at once
-_MAX_PAGES: Final = 5
-# `since` is our clock's time and the exchange stamps its own.
-_CLOCK_SLACK: Final = timedelta(minutes=2)
-
-_T = TypeVar("_T")
+CandleRange = Literal["1m", "5m", "15m", "1h", "4h", "1d"]
 
 
 class PublicClient:
@@ -40,18 +43,42 @@ class PublicClient:
         """Return the last price and the index; raises what `Transport.read` raises."""
         return await self._transport.read("/futures/ticker", wire.ticker)
 
-    async def server_time(self) -> datetime:
+    async def server_time(self) -> TimeReading:
         """Return the exchange's time of day; raises what `Transport.read` raises."""
-        return await self._transport.read("/time", wire.server_time)
+        answer = await self._transport.fetch("/time")
+        return TimeReading(time=wire.server_time(answer.body), round_trip_s=answer.took_s)
+
+    async def candles(
+        self, *, since: datetime, until: datetime | None = None, span: CandleRange = "1m"
+    ) -> tuple[Candle, ...]:
+        """Return the candles of a time, each over `span`; at most 5,000, else `Malformed`."""
+        return await read_all(
+            lambda query: self._transport.read(
+                "/futures/candles", wire_market.candle_page, query=query
+            ),
+            window(since=since, until=until, range=span),
+            "the list of candles",
+        )
+
+    async def funding_settlements(
+        self, *, since: datetime, until: datetime | None = None
+    ) -> tuple[FundingSettlement, ...]:
+        """Return the settlements of funding of a time; at most 5,000, else `Malformed`."""
+        return await read_all(
+            lambda query: self._transport.read(
+                "/futures/funding-settlements", wire_market.settlement_page, query=query
+            ),
+            window(since=since, until=until),
+            "the list of funding settlements",
+        )
 
 
 class AccountClient:
     """One account: the `Exchange` port over REST.
 
-    Reads raise as `Transport.read` says, after one clock resync and one resend where the key
-    is refused: a signature whose time is off is refused in the same way. Nothing else is
-    retried here. A change that is refused so ends `rejected` with `unauthorized`, and its
-    caller decides whether to resync and send again.
+    `isolated` and `cross` have every call there is; the methods here are what a guard needs.
+    Reads raise, and changes end, as `SignedCalls` says. `rate_scale` multiplies the limits on
+    calls, for a simulated exchange that allows more.
     """
 
     def __init__(
@@ -61,102 +88,120 @@ class AccountClient:
         *,
         transport: Transport,
         server_clock: ServerClock,
+        rate_scale: float = 1.0,
     ) -> None:
-        self._account_id = account_id
-        self._signer = Signer(credentials, server_clock.timestamp_ms)
-        self._transport = transport
-        self._server_clock = server_clock
+        self.account_id: Final = account_id
+        self.server_clock: Final = server_clock
+        self._calls = SignedCalls(
+            credentials, transport=transport, server_clock=server_clock, rate_scale=rate_scale
+        )
+        self.isolated: Final = IsolatedTrades(self._calls)
+        self.cross: Final = CrossMargin(self._calls)
+        self._balance = Shared(self._read_balance)
+        self._isolated_running = Shared(self.isolated.running)
+        self._cross_running = Shared(self._read_cross)
+        self._cross_was_read = False
+        self._cross_barred_until_s: float | None = None
+
+    @property
+    def covers_cross(self) -> bool:
+        """Whether the key may read the cross position, as far as is known."""
+        return self._cross_barred_until_s is None
 
     async def balance(self) -> Balance:
         """Return what the account can spend."""
-        return await self._read("/account", lambda body: wire.balance(body, self._account_id))
+        return await self._balance.get()
 
     async def running_positions(self) -> tuple[Position, ...]:
-        """Return every running isolated trade."""
-        return await self._read(_RUNNING, wire.running_trades)
+        """Return every running isolated trade, and the cross position if it runs.
+
+        Both are read at once, and either failing fails the read. A key that has never been
+        allowed to read the cross position is taken at its word: it is told of, and tried again
+        every hour. One that was allowed before and is not now is refused (`Unauthorized`).
+        """
+        try:
+            async with asyncio.TaskGroup() as reads:
+                isolated = reads.create_task(self._isolated_running.get())
+                cross = reads.create_task(self._cross_running.get())
+        except ExceptionGroup as group:
+            failure = _gravest(group)
+        else:
+            position = cross.result()
+            return isolated.result() if position is None else (*isolated.result(), position)
+        raise failure
 
     async def closed_trade(self, position_id: PositionId, since: datetime) -> ClosedTrade | None:
-        """Return the closed trade of this id if it ended at or after `since`.
+        """Return how the position ended, if it did at or after `since` (our clock's time).
 
-        None means that it is neither in the list since then nor among the account's newest
-        5,000 closed trades: whether `from` goes by the time of closing or of opening is not
-        documented, so a second look does without it. `since` is taken two minutes earlier,
-        because the two clocks may differ.
+        For the cross position given that it does not run; see `CrossMargin.find_closed`.
         """
-        start = (since - _CLOCK_SLACK).astimezone(UTC)
-        stamp = start.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        for window in ({"from": stamp}, {}):
-            trade = await self._find_closed(position_id, window)
-            if trade is not None:
-                ended_before = trade.closed_at is not None and trade.closed_at < start
-                return None if ended_before else trade
-        return None
+        if position_id == CROSS:
+            return await self.cross.find_closed(since)
+        return await self.isolated.find_closed(position_id, since)
+
+    async def deposits(self, since: datetime) -> tuple[Transfer, ...]:
+        """Return the transfers into and out of the cross margin since then (our clock's time)."""
+        return await self.cross.transfers(since)
 
     async def close_position(self, position_id: PositionId) -> Outcome:
-        """Ask once to close the trade whole."""
-        return await self._change(
-            _CLOSE, {"id": position_id}, position_id, lambda body: wire.closed_trade(body).id
-        )
+        """Ask once to close the position whole."""
+        if position_id == CROSS:
+            return await self.cross.close()
+        return await self.isolated.close(position_id)
 
     async def add_margin(self, position_id: PositionId, amount: Sats) -> Outcome:
-        """Ask once to add `amount` sats (above 0) to the trade's margin."""
-        return await self._change(
-            _ADD_MARGIN,
-            {"id": position_id, "amount": amount},
-            position_id,
-            lambda body: wire.running_trade(body).id,
-        )
+        """Ask once to add `amount` sats (above 0) to the position's margin."""
+        if position_id == CROSS:
+            return await self.cross.deposit(amount)
+        return await self.isolated.add_margin(position_id, amount)
 
     async def resync_clock(self) -> None:
         """Measure the exchange's clock again; a failure leaves the earlier offset in use."""
         try:
-            await self._server_clock.resync()
+            await self.server_clock.resync()
         except (Transient, Rejected) as error:
             structlog.get_logger().warning(
                 "clock.unmeasured",
-                account=self._account_id,
+                account=self.account_id,
                 error=str(error),
                 meaning="requests go on being signed with the time known before",
                 advice="if requests are refused, see that this machine's clock is right",
             )
 
-    async def _find_closed(
-        self, position_id: PositionId, window: dict[str, str]
-    ) -> ClosedTrade | None:
-        cursor: str | None = None
-        for _ in range(_MAX_PAGES):
-            query = {**window, "limit": str(_PAGE_LIMIT)}
-            if cursor is not None:
-                query["cursor"] = cursor
-            page = await self._read(_CLOSED, wire.closed_page, query=urlencode(query))
-            for trade in page.trades:
-                if trade.id == position_id:
-                    return trade
-            cursor = page.next_cursor
-            if cursor is None:
-                break
-        return None
+    async def _read_balance(self) -> Balance:
+        return await self._calls.read("/account", lambda body: wire.balance(body, self.account_id))
 
-    async def _read(self, path: str, parse: Callable[[bytes], _T], *, query: str = "") -> _T:
+    async def _read_cross(self) -> Position | None:
+        now_s = asyncio.get_running_loop().time()
+        if self._cross_barred_until_s is not None and now_s < self._cross_barred_until_s:
+            return None
         try:
-            return await self._transport.read(path, parse, query=query, signer=self._signer)
-        except Unauthorized:
-            await self._server_clock.resync()
-        return await self._transport.read(path, parse, query=query, signer=self._signer)
+            position = await self.cross.position()
+        except Unauthorized as refused:
+            if self._cross_was_read or refused.code != "FORBIDDEN":
+                raise
+            self._cross_barred_until_s = now_s + CROSS_RETRY_S
+            structlog.get_logger().warning(
+                "account.cross_not_covered",
+                account=self.account_id,
+                error=str(refused),
+                meaning="the key may not read the cross position, so no guard covers it",
+                advice="if the account uses cross margin, give the key the permissions"
+                " futures:cross:read and futures:cross:write; it is tried again every hour",
+            )
+            return None
+        if self._cross_barred_until_s is not None:
+            structlog.get_logger().info("account.cross_covered", account=self.account_id)
+        self._cross_was_read = True
+        self._cross_barred_until_s = None
+        return position
 
-    async def _change(
-        self,
-        path: str,
-        request: dict[str, object],
-        position_id: PositionId,
-        trade_id: Callable[[bytes], PositionId],
-    ) -> Outcome:
-        def exchange_id(body: bytes) -> str:
-            found = trade_id(body)
-            if found != position_id:
-                raise Malformed(f"the answer is about the trade {found}, not {position_id}")
-            return found
 
-        return await self._transport.change(
-            "POST", path, exchange_id, signer=self._signer, body=orjson.dumps(request)
-        )
+def _gravest(group: ExceptionGroup) -> BaseException:
+    """Return the failure that says most: a refused key before one that passes.
+
+    What is none of the package's own errors is a bug, and comes first.
+    """
+    bugs = [e for e in group.exceptions if not isinstance(e, MarginguardError)]
+    refused = [e for e in group.exceptions if isinstance(e, Unauthorized)]
+    return (*bugs, *refused, *group.exceptions)[0]

@@ -10,8 +10,8 @@ import structlog
 from marginguard.aio import sleep_or_stop
 from marginguard.domain.errors import MarginguardError, Rejected, Transient
 from marginguard.domain.model import PriceQuote
-from marginguard.domain.sanity import is_confirmed
-from marginguard.domain.units import Percent, Price
+from marginguard.domain.sanity import Belief
+from marginguard.domain.units import Percent
 from marginguard.lnmarkets.wire import Ticker
 from marginguard.ports import Clock
 
@@ -51,12 +51,15 @@ class TickerPrices:
         self._ticker = ticker
         self._clock = clock
         self._share_s = share_s
-        self._max_jump = max_jump
+        self._belief = Belief(max_jump)
         self._stop = stop
         self._lock = asyncio.Lock()
         self._reading: _Reading | None = None
-        self._accepted: Price | None = None
-        self._unconfirmed: Price | None = None
+
+    @property
+    def belief(self) -> Belief:
+        """What bears out a price, for other sources of the same prices to share."""
+        return self._belief
 
     async def quote(self) -> PriceQuote:
         """Return the last price; raises `Transient` when it cannot be read.
@@ -103,35 +106,29 @@ class TickerPrices:
             except (Transient, Rejected, TimeoutError) as error:
                 next_tick = f"not read: {str(error) or type(error).__name__}"
         if not quote.confirmed:
-            self._warn(quote, next_tick)
+            warn_unconfirmed(quote, self._belief, next_tick)
         return quote
 
     async def _read_once(self) -> PriceQuote:
         asked_s = self._clock.monotonic()
         ticker = await self._ticker()
-        confirmed = is_confirmed(
-            last=ticker.last,
-            index=ticker.index,
-            accepted=self._accepted,
-            unconfirmed=self._unconfirmed,
-            max_jump=self._max_jump,
-        )
-        self._unconfirmed = None if confirmed else ticker.last
-        if confirmed:
-            self._accepted = ticker.last
+        self._belief.saw_index(ticker.index, asked_s)
+        confirmed = self._belief.judge(ticker.last, asked_s)
         return PriceQuote(
             last=ticker.last, index=ticker.index, received_s=asked_s, confirmed=confirmed
         )
 
-    def _warn(self, quote: PriceQuote, next_tick: str) -> None:
-        structlog.get_logger().warning(
-            "price.unconfirmed",
-            last=quote.last,
-            index=quote.index,
-            accepted_before=self._accepted,
-            max_jump=self._max_jump,
-            next_tick=next_tick,
-            meaning="the price jumped and nothing bears it out: positions may be closed on it,"
-            " but no margin is added",
-            advice="compare it with other exchanges; the next readings confirm or drop it",
-        )
+
+def warn_unconfirmed(quote: PriceQuote, belief: Belief, next_tick: str) -> None:
+    """Tell that a price that jumped is used although nothing bears it out."""
+    structlog.get_logger().warning(
+        "price.unconfirmed",
+        last=quote.last,
+        index=quote.index,
+        accepted_before=belief.accepted,
+        max_jump=belief.max_jump,
+        next_tick=next_tick,
+        meaning="the price jumped and nothing bears it out: positions may be closed on it,"
+        " but no margin is added",
+        advice="compare it with other exchanges; the next readings confirm or drop it",
+    )

@@ -1,10 +1,13 @@
 """HTTP to the exchange: one pool of connections, and the knowledge of what was sent.
 
-A call that changes something is sent at most once. Whether it was sent decides what may follow
-a failure, and aiohttp raises the same errors before and after sending; so its tracing hook for
-the request's headers, which runs just before they are written, is what tells.
+Every call first waits for its turn within the exchange's limits, inside its time-out and
+before it is signed. A call that changes something is sent at most once. Whether it was sent
+decides what may follow a failure, and aiohttp raises the same errors before and after sending;
+so its tracing hook for the request's headers, which runs just before they are written, is what
+tells.
 """
 
+import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,10 +17,11 @@ from typing import Final, Self, TypeVar
 import aiohttp
 from yarl import URL
 
-from marginguard.domain.errors import Malformed, Unreachable
+from marginguard.domain.errors import Malformed, Transient, Unreachable
 from marginguard.domain.outcome import Outcome, OutcomeKind
 from marginguard.lnmarkets import answers
 from marginguard.lnmarkets.answers import Answer
+from marginguard.lnmarkets.limits import Limits
 from marginguard.lnmarkets.signing import Signer
 
 MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
@@ -26,12 +30,33 @@ MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
 # the drop on its way ends ambiguous, and an ambiguous one delays the rescue.
 _KEEP_ALIVE_S: Final = 4.0
 
+_LEAST_TIMEOUT_S: Final = 0.001
+
 _T = TypeVar("_T")
 _FAILURES = (aiohttp.ClientError, TimeoutError, OSError)
 
 
 class _ResendRefused(aiohttp.ClientError):
     """aiohttp was about to send a call that changes something a second time."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Key:
+    """What a signed call needs: who signs it, and the calls that the key may make."""
+
+    signer: Signer
+    limits: Limits
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Request:
+    """A call before it is signed."""
+
+    method: str
+    path: str
+    query: str = ""
+    body: bytes = b""
+    change: bool = False
 
 
 @dataclass(slots=True)
@@ -56,18 +81,25 @@ async def _note_headers(
 class Transport:
     """Sends requests to one base address, such as `https://api.lnmarkets.com/v3`.
 
-    An async context manager. `timeout_s` bounds a whole request; half of it bounds getting a
-    connection (waiting for the pool, DNS, TCP, TLS).
+    An async context manager. `timeout_s` bounds a whole request, its wait for a turn included;
+    half of it bounds getting a connection (waiting for the pool, DNS, TCP, TLS). `rate_scale`
+    multiplies the limit on unsigned calls, for a simulated exchange that allows more.
     """
 
     def __init__(
-        self, base_url: str, *, timeout_s: float, max_answer_bytes: int = MAX_ANSWER_BYTES
+        self,
+        base_url: str,
+        *,
+        timeout_s: float,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
+        rate_scale: float = 1.0,
     ) -> None:
         base = URL(base_url.rstrip("/"))
         self._origin = str(base.origin())
         self._prefix = base.raw_path.rstrip("/")
         self._timeout_s = timeout_s
         self._max_answer_bytes = max_answer_bytes
+        self._unsigned = Limits.of_address(rate_scale=rate_scale)
         self._resources = contextlib.AsyncExitStack()
         self._reads: aiohttp.ClientSession | None = None
         self._changes: aiohttp.ClientSession | None = None
@@ -97,29 +129,35 @@ class Transport:
         parse: Callable[[bytes], _T],
         *,
         query: str = "",
-        signer: Signer | None = None,
+        key: Key | None = None,
     ) -> _T:
-        """GET `path` (with `query`, percent-encoded, without its question mark) and parse it.
+        """GET `path` and parse the answer; raises what `fetch` raises, and `Malformed`."""
+        return parse((await self.fetch(path, query=query, key=key)).body)
 
-        Raises `Unreachable` when the network fails or time is up, `Transient` for 408, 429 and
-        5xx, `Malformed` for an answer that cannot be used, `Unauthorized` when the exchange
-        refuses the key, `Rejected` for another 4xx.
+    async def fetch(self, path: str, *, query: str = "", key: Key | None = None) -> Answer:
+        """GET `path` (with `query`, percent-encoded, without its question mark).
+
+        Returns a 2xx answer. Raises `Unreachable` when the network fails or time is up,
+        `Transient` for 408, 429 and 5xx and where the exchange's limits leave no room in time,
+        `Malformed` for an answer that cannot be used, `Unauthorized` when the exchange refuses
+        the key, `Rejected` for another 4xx.
         """
+        request = _Request(method="GET", path=path, query=query)
         try:
-            answer = await self._send(self._reads, "GET", path, query=query, signer=signer)
+            answer = await self._send(self._reads, request, key)
         except _FAILURES as error:
             raise Unreachable(f"GET {path} failed: {self._cause(error)}") from error
         if answer.ok:
-            return parse(answer.body)
+            return answer
         raise answers.read_error(answer)
 
     async def change(
         self,
         method: str,
         path: str,
-        exchange_id: Callable[[bytes], str],
+        exchange_id: Callable[[bytes], str | None],
         *,
-        signer: Signer,
+        key: Key,
         query: str = "",
         body: bytes = b"",
     ) -> Outcome:
@@ -129,24 +167,13 @@ class Transport:
         cancellation goes through as it is: whoever may not lose the outcome shields the call.
         """
         sending = _Sending()
+        request = _Request(method=method, path=path, query=query, body=body, change=True)
         try:
-            answer = await self._send(
-                self._changes,
-                method,
-                path,
-                query=query,
-                body=body,
-                signer=signer,
-                sending=sending,
-            )
+            answer = await self._send(self._changes, request, key, sending)
         except _FAILURES as error:
-            when = "after" if sending.headers_written else "before"
-            return Outcome(
-                kind=OutcomeKind.AMBIGUOUS if sending.headers_written else OutcomeKind.NOT_SENT,
-                detail=f"{method} {path} failed {when} it was sent: {self._cause(error)}",
-            )
-        except Malformed as error:
-            return Outcome(kind=OutcomeKind.AMBIGUOUS, detail=str(error))
+            return self._failed(request, sending, self._cause(error))
+        except Transient as error:
+            return self._failed(request, sending, str(error), error.retry_after_s)
         return answers.outcome(answer, exchange_id)
 
     def _session(
@@ -157,42 +184,67 @@ class Transport:
             connector_owner=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"Accept": "application/json"},
-            timeout=aiohttp.ClientTimeout(total=self._timeout_s, connect=self._timeout_s / 2),
             trace_configs=traces,
         )
 
     async def _send(
         self,
         session: aiohttp.ClientSession | None,
-        method: str,
-        path: str,
-        *,
-        query: str,
-        signer: Signer | None,
-        body: bytes = b"",
+        request: _Request,
+        key: Key | None,
         sending: _Sending | None = None,
     ) -> Answer:
         if session is None:
             raise RuntimeError("the transport is not open")
-        full_path = self._prefix + path
-        search = f"?{query}" if query else ""
-        headers = signer.headers(method, full_path, body.decode() or search) if signer else {}
-        if body:
+        clock = asyncio.get_running_loop().time
+        called_s = clock()
+        limits = key.limits if key else self._unsigned
+        await limits.take(self._timeout_s, change=request.change)
+        sent_s = clock()
+        path = self._prefix + request.path
+        search = f"?{request.query}" if request.query else ""
+        headers: dict[str, str] = {}
+        if key:
+            headers = key.signer.headers(request.method, path, request.body.decode() or search)
+        if request.body:
             headers["Content-Type"] = "application/json"
         async with session.request(
-            method,
+            request.method,
             # Encoded already: the bytes on the wire are those that were signed.
-            URL(self._origin + full_path + search, encoded=True),
+            URL(self._origin + path + search, encoded=True),
             headers=headers,
-            data=body or None,
+            data=request.body or None,
             allow_redirects=False,
             trace_request_ctx=sending,
+            timeout=self._timeout(self._timeout_s - (sent_s - called_s)),
         ) as response:
-            return Answer(
+            answer = Answer(
                 status=response.status,
                 body=await self._read_body(response),
                 retry_after_s=answers.retry_after_s(response.headers.get("Retry-After")),
+                took_s=clock() - sent_s,
             )
+        if answer.over_limit:
+            limits.pause(answer.retry_after_s)
+        return answer
+
+    def _timeout(self, left_s: float) -> aiohttp.ClientTimeout:
+        # Never 0, which would mean no limit at all.
+        return aiohttp.ClientTimeout(
+            total=max(left_s, _LEAST_TIMEOUT_S), connect=max(left_s / 2, _LEAST_TIMEOUT_S)
+        )
+
+    def _failed(
+        self, request: _Request, sending: _Sending, cause: str, retry_after_s: float | None = None
+    ) -> Outcome:
+        """Return how a call ended that got no answer, or none that may be read."""
+        sent = sending.headers_written
+        when = "after" if sent else "before"
+        return Outcome(
+            kind=OutcomeKind.AMBIGUOUS if sent else OutcomeKind.NOT_SENT,
+            detail=f"{request.method} {request.path} failed {when} it was sent: {cause}",
+            retry_after_s=retry_after_s,
+        )
 
     async def _read_body(self, response: aiohttp.ClientResponse) -> bytes:
         body = b""
@@ -207,7 +259,7 @@ class Transport:
 
     def _cause(self, error: Exception) -> str:
         if isinstance(error, aiohttp.ConnectionTimeoutError):
-            return f"no connection within {self._timeout_s / 2:g} s"
+            return "no connection in time"
         if isinstance(error, TimeoutError):
             return f"no answer within {self._timeout_s:g} s"
         return str(error) or type(error).__name__

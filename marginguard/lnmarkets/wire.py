@@ -1,60 +1,59 @@
-"""What the exchange sends, parsed strictly from its bytes into domain types.
+"""What the exchange sends of isolated trades and the account, parsed into domain types.
 
-Types are strict, numbers finite and within sane bounds, a missing field is an error and an
-unknown one is ignored. One bad record refuses the whole answer: a position that was left out
-would not be guarded. Every parser raises `Malformed`.
+Every parser takes bytes and raises `Malformed`; see `payload`.
 """
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import (
-    AwareDatetime,
-    BaseModel,
-    ConfigDict,
-    Field,
-    FiniteFloat,
-    TypeAdapter,
-    ValidationError,
-)
-from pydantic.alias_generators import to_camel
+from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
 
 from marginguard.domain.errors import Malformed
-from marginguard.domain.model import Balance, ClosedTrade, MarginMode, Position, Side
+from marginguard.domain.model import (
+    Balance,
+    ClosedTrade,
+    MarginMode,
+    PendingTrade,
+    Position,
+    Side,
+)
 from marginguard.domain.units import AccountId, PositionId, Price, Sats, Usd
+from marginguard.lnmarkets.payload import (
+    MAX_PRICE,
+    Amount,
+    AnyPrice,
+    Identifier,
+    Leverage,
+    LiquidationPrice,
+    Page,
+    PagePayload,
+    Payload,
+    PriceOrZero,
+    Quantity,
+    SignedAmount,
+    parse,
+    parse_page,
+    price_or_none,
+    refuse_duplicates,
+)
 
-MAX_SATS: Final = 2_100_000_000_000_000  # all the bitcoin that will ever exist
-MAX_PRICE: Final = 1e9
 
-_T = TypeVar("_T")
-_WirePrice = Annotated[FiniteFloat, Field(gt=0, lt=MAX_PRICE)]
-_PriceOrZero = Annotated[FiniteFloat, Field(ge=0, lt=MAX_PRICE)]
-_Amount = Annotated[int, Field(ge=0, le=MAX_SATS)]
-_SignedAmount = Annotated[int, Field(ge=-MAX_SATS, le=MAX_SATS)]
-_Id = Annotated[str, Field(pattern=r"^[0-9A-Za-z-]{1,64}$")]
-
-
-class _Payload(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore", alias_generator=to_camel)
-
-
-class _RunningTrade(_Payload):
-    id: _Id
+class _RunningTrade(Payload):
+    id: Identifier
     side: Literal["buy", "sell"]
-    quantity: Annotated[int, Field(gt=0, le=MAX_SATS)]
-    entry_price: _WirePrice
-    margin: _Amount
-    maintenance_margin: _Amount
-    leverage: Annotated[FiniteFloat, Field(gt=0)]
-    pl: _SignedAmount
-    # No upper bound: rounding leaves a short at leverage 1 with an astronomical price.
-    liquidation: Annotated[FiniteFloat, Field(ge=0)] | None
-    stoploss: _PriceOrZero | None
-    takeprofit: _PriceOrZero | None
-    entry_margin: _Amount
-    sum_funding_fees: _SignedAmount
-    sum_cash_in_margin: _SignedAmount
+    quantity: Quantity
+    entry_price: AnyPrice
+    margin: Amount
+    maintenance_margin: Amount
+    leverage: Leverage
+    pl: SignedAmount
+    liquidation: LiquidationPrice | None
+    stoploss: PriceOrZero | None
+    takeprofit: PriceOrZero | None
+    entry_margin: Amount
+    sum_funding_fees: SignedAmount
+    sum_cash_in_margin: SignedAmount
     running: bool  # Literal[True] would take the number 1 for it
     closed: bool
     # Nothing rests on it, and an order without one may come without the field.
@@ -81,9 +80,9 @@ class _RunningTrade(_Payload):
             maintenance_margin=Sats(self.maintenance_margin),
             leverage=self.leverage,
             pl=Sats(self.pl),
-            liquidation_price=_price_or_none(self.liquidation),
-            stop_loss=_price_or_none(self.stoploss),
-            take_profit=_price_or_none(self.takeprofit),
+            liquidation_price=price_or_none(self.liquidation),
+            stop_loss=price_or_none(self.stoploss),
+            take_profit=price_or_none(self.takeprofit),
             entry_margin=Sats(self.entry_margin),
             funding_paid=Sats(self.sum_funding_fees),
             cashed_in=Sats(self.sum_cash_in_margin),
@@ -91,10 +90,11 @@ class _RunningTrade(_Payload):
         )
 
 
-class _ClosedTrade(_Payload):
-    id: _Id
-    exit_price: _PriceOrZero | None
-    pl: _SignedAmount
+class _ClosedTrade(Payload):
+    id: Identifier
+    canceled: bool = False
+    exit_price: PriceOrZero | None
+    pl: SignedAmount
     closed: bool
     closed_at: AwareDatetime | None
 
@@ -103,39 +103,88 @@ class _ClosedTrade(_Payload):
             raise Malformed(f"the closed trade {self.id} says closed={self.closed}")
         return ClosedTrade(
             id=PositionId(self.id),
-            exit_price=_price_or_none(self.exit_price),
+            exit_price=price_or_none(self.exit_price),
             pl=Sats(self.pl),
             closed_at=self.closed_at,
         )
 
 
-class _ClosedPage(_Payload):
-    data: list[_ClosedTrade]
-    next_cursor: str | None
+class _PendingTrade(Payload):
+    id: Identifier
+    side: Literal["buy", "sell"]
+    quantity: Quantity
+    price: AnyPrice
+    margin: Amount
+    leverage: Leverage
+    stoploss: PriceOrZero | None
+    takeprofit: PriceOrZero | None
+    running: bool
+    closed: bool
+    canceled: bool
+    created_at: AwareDatetime
+    client_id: str | None = None
+
+    def to_pending_trade(self, *, canceled: bool) -> PendingTrade:
+        if self.running or self.closed or self.canceled is not canceled:
+            raise Malformed(
+                f"the {'canceled' if canceled else 'open'} trade {self.id} says"
+                f" running={self.running}, closed={self.closed}, canceled={self.canceled}"
+            )
+        return PendingTrade(
+            id=PositionId(self.id),
+            side=Side.LONG if self.side == "buy" else Side.SHORT,
+            quantity=Usd(self.quantity),
+            price=Price(self.price),
+            margin=Sats(self.margin),
+            leverage=self.leverage,
+            stop_loss=price_or_none(self.stoploss),
+            take_profit=price_or_none(self.takeprofit),
+            canceled=self.canceled,
+            created_at=self.created_at,
+            client_id=self.client_id,
+        )
 
 
-class _Account(_Payload):
-    balance: _Amount
+class _LiveTrade(Payload):
+    """A trade that runs or waits: what an order, a stop-loss or a take-profit answers."""
+
+    id: Identifier
+    open: bool
+    running: bool
+    closed: bool
+    canceled: bool
+    client_id: str | None = None
 
 
-class _Ticker(_Payload):
-    last_price: _WirePrice
-    index: _WirePrice
+class _Account(Payload):
+    balance: Amount
 
 
-class _Time(_Payload):
+class _Ticker(Payload):
+    last_price: AnyPrice
+    index: AnyPrice
+
+
+class _Time(Payload):
     time: AwareDatetime
 
 
-class _Error(_Payload):
+class _Error(Payload):
     code: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{1,63}$")] | None = None
     message: str = ""
 
 
 _RUNNING = TypeAdapter(list[_RunningTrade])
 _RUNNING_ONE = TypeAdapter(_RunningTrade)
+_OPEN = TypeAdapter(list[_PendingTrade])
+_CANCELED_ONE = TypeAdapter(_PendingTrade)
+_CANCELED_ALL: TypeAdapter[list[_PendingTrade] | _PendingTrade] = TypeAdapter(
+    list[_PendingTrade] | _PendingTrade
+)
+_CANCELED_PAGE = TypeAdapter(PagePayload[_PendingTrade])
+_LIVE_ONE = TypeAdapter(_LiveTrade)
 _CLOSED_ONE = TypeAdapter(_ClosedTrade)
-_CLOSED_PAGE = TypeAdapter(_ClosedPage)
+_CLOSED_PAGE = TypeAdapter(PagePayload[_ClosedTrade])
 _ACCOUNT = TypeAdapter(_Account)
 _TICKER = TypeAdapter(_Ticker)
 _TIME = TypeAdapter(_Time)
@@ -151,14 +200,6 @@ class Ticker:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ClosedPage:
-    """One page of closed trades, and the cursor of the next page if there is one."""
-
-    trades: tuple[ClosedTrade, ...]
-    next_cursor: str | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class ApiError:
     """What the exchange says of a refusal; `code` None when it did not say it in its own way."""
 
@@ -168,46 +209,99 @@ class ApiError:
 
 def running_trades(body: bytes) -> tuple[Position, ...]:
     """Parse the list of running isolated trades."""
-    trades = _parse(_RUNNING, body, "the list of running trades")
-    _refuse_duplicates([trade.id for trade in trades], "the list of running trades")
+    trades = parse(_RUNNING, body, "the list of running trades")
+    refuse_duplicates([trade.id for trade in trades], "the list of running trades")
     return tuple([trade.to_position() for trade in trades])
 
 
 def running_trade(body: bytes) -> Position:
     """Parse one running isolated trade."""
-    return _parse(_RUNNING_ONE, body, "the running trade").to_position()
+    return parse(_RUNNING_ONE, body, "the running trade").to_position()
 
 
 def closed_trade(body: bytes) -> ClosedTrade:
     """Parse one closed isolated trade."""
-    return _parse(_CLOSED_ONE, body, "the closed trade").to_closed_trade()
+    return parse(_CLOSED_ONE, body, "the closed trade").to_closed_trade()
 
 
-def closed_page(body: bytes) -> ClosedPage:
-    """Parse one page of closed isolated trades."""
-    page = _parse(_CLOSED_PAGE, body, "the list of closed trades")
-    _refuse_duplicates([trade.id for trade in page.data], "the list of closed trades")
-    return ClosedPage(
-        trades=tuple([trade.to_closed_trade() for trade in page.data]),
+def closed_page(body: bytes) -> Page[ClosedTrade]:
+    """Parse one page of closed isolated trades.
+
+    Orders that were canceled before they were filled may stand among them, by the exchange's
+    own description of the list; those never ran and are left out.
+    """
+    subject = "the list of closed trades"
+    page = parse(_CLOSED_PAGE, body, subject)
+    refuse_duplicates([trade.id for trade in page.data], subject)
+    ran = [trade for trade in page.data if trade.closed or not trade.canceled]
+    return Page(
+        items=tuple([trade.to_closed_trade() for trade in ran]),
         next_cursor=page.next_cursor or None,
     )
 
 
+def open_trades(body: bytes) -> tuple[PendingTrade, ...]:
+    """Parse the list of isolated limit orders that wait to be filled."""
+    trades = parse(_OPEN, body, "the list of open trades")
+    refuse_duplicates([trade.id for trade in trades], "the list of open trades")
+    return tuple([trade.to_pending_trade(canceled=False) for trade in trades])
+
+
+def canceled_page(body: bytes) -> Page[PendingTrade]:
+    """Parse one page of isolated limit orders that were canceled."""
+    page = parse_page(
+        _CANCELED_PAGE,
+        body,
+        "the list of canceled trades",
+        lambda trade: trade.to_pending_trade(canceled=True),
+    )
+    refuse_duplicates([trade.id for trade in page.items], "the list of canceled trades")
+    return page
+
+
+def canceled_trade(body: bytes) -> PendingTrade:
+    """Parse one isolated limit order that was canceled."""
+    return parse(_CANCELED_ONE, body, "the canceled trade").to_pending_trade(canceled=True)
+
+
+def canceled_trades(body: bytes) -> tuple[PendingTrade, ...]:
+    """Parse the answer of canceling all limit orders.
+
+    A list, by the look of the exchange; one trade, by its own client library.
+    """
+    answer = parse(_CANCELED_ALL, body, "the canceled trades")
+    canceled = answer if isinstance(answer, list) else [answer]
+    return tuple([trade.to_pending_trade(canceled=True) for trade in canceled])
+
+
+def live_trade_id(body: bytes, *, client_id: str | None = None) -> PositionId:
+    """Parse the id of a trade that runs or waits; `client_id`, if given, must be its own."""
+    trade = parse(_LIVE_ONE, body, "the trade")
+    if trade.closed or trade.canceled or trade.open is trade.running:
+        raise Malformed(
+            f"the trade {trade.id} says open={trade.open}, running={trade.running},"
+            f" closed={trade.closed}, canceled={trade.canceled}"
+        )
+    if client_id is not None and trade.client_id != client_id:
+        raise Malformed(f"the trade {trade.id} has another client id than the one asked for")
+    return PositionId(trade.id)
+
+
 def balance(body: bytes, account_id: AccountId) -> Balance:
     """Parse the account; its balance is what it can spend, in sats."""
-    account = _parse(_ACCOUNT, body, "the account")
+    account = parse(_ACCOUNT, body, "the account")
     return Balance(account_id=account_id, available=Sats(account.balance))
 
 
 def ticker(body: bytes) -> Ticker:
     """Parse the ticker."""
-    prices = _parse(_TICKER, body, "the ticker")
+    prices = parse(_TICKER, body, "the ticker")
     return Ticker(last=Price(prices.last_price), index=Price(prices.index))
 
 
 def server_time(body: bytes) -> datetime:
     """Parse the exchange's time of day, aware."""
-    return _parse(_TIME, body, "the exchange's time").time
+    return parse(_TIME, body, "the exchange's time").time
 
 
 def api_error(body: bytes) -> ApiError | None:
@@ -217,24 +311,3 @@ def api_error(body: bytes) -> ApiError | None:
     except ValidationError:
         return None
     return ApiError(code=error.code, message=error.message)
-
-
-def _parse(adapter: TypeAdapter[_T], body: bytes, subject: str) -> _T:
-    try:
-        return adapter.validate_json(body)
-    except ValidationError as error:
-        # The values themselves stay out: they may be long, and are nobody's business in a log.
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the answer"
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise Malformed(f"{subject} does not parse: {where}: {first['msg']}{more}") from None
-
-
-def _refuse_duplicates(ids: list[str], subject: str) -> None:
-    if len(set(ids)) != len(ids):
-        raise Malformed(f"{subject} holds the same id twice")
-
-
-def _price_or_none(price: float | None) -> Price | None:
-    """Return the price; the exchange says 0 or null where there is none."""
-    return Price(price) if price else None

@@ -19,6 +19,15 @@ FEE_RATES: Final = MappingProxyType(
 )
 """The share of a fill's value that each fee tier pays."""
 
+DEFAULT_PERMISSIONS: Final = (
+    "account:read",
+    "futures:isolated:read",
+    "futures:isolated:write",
+    "futures:cross:read",
+    "futures:cross:write",
+)
+"""What a key may do unless it is told: all that trading needs, no withdrawal."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Credentials:
@@ -37,6 +46,7 @@ class Account:
     credentials: Credentials
     balance: Sats
     fee_tier: int = 1
+    permissions: tuple[str, ...] = DEFAULT_PERMISSIONS
 
     @property
     def key(self) -> str:
@@ -47,6 +57,17 @@ class Account:
     def fee_rate(self) -> Fraction:
         """The share of a fill's value that this account pays."""
         return FEE_RATES[self.fee_tier]
+
+    def may(self, permission: str) -> bool:
+        """Return whether the key has `permission`, itself or within a wider one.
+
+        `futures:read` grants `futures:isolated:read`.
+        """
+        *scopes, action = permission.split(":")
+        return any(
+            ":".join([*scopes[:depth], action]) in self.permissions
+            for depth in range(1, len(scopes) + 1)
+        )
 
     def pay(self, amount: Sats) -> None:
         """Take `amount` sats from the balance; raises `Rejected` if it does not hold them."""

@@ -1,5 +1,6 @@
 """What comes over the wire and goes back, free of the web server, and a record of it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,6 +9,7 @@ from urllib.parse import parse_qsl
 import orjson
 
 from marginguard.domain.errors import Rejected
+from marginguard.simulator.refusals import too_many_requests
 from marginguard.simulator.wire import timestamp
 
 JSON = "application/json; charset=utf-8"
@@ -44,6 +46,7 @@ class Reply:
     status: int
     body: bytes
     content_type: str = JSON
+    retry_after_s: int | None = None
 
     @property
     def ok(self) -> bool:
@@ -56,10 +59,23 @@ class Reply:
         return cls(status=200, body=orjson.dumps(value))
 
     @classmethod
-    def refusal(cls, error: Rejected) -> "Reply":
+    def refusal(cls, error: Rejected, *, retry_after_s: int | None = None) -> "Reply":
         """Return the exchange's answer to what it refuses."""
         body = orjson.dumps({"message": str(error), "code": error.code})
-        return cls(status=error.status, body=body)
+        return cls(status=error.status, body=body, retry_after_s=retry_after_s)
+
+    @classmethod
+    def over_limit(cls, message: str, wait_s: float) -> "Reply":
+        """Return the answer to a caller that has to wait `wait_s`: told in whole seconds."""
+        return cls.refusal(too_many_requests(message), retry_after_s=math.ceil(wait_s))
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers that matter to a client."""
+        headers = {"Content-Type": self.content_type}
+        if self.retry_after_s is not None:
+            headers["Retry-After"] = str(self.retry_after_s)
+        return headers
 
 
 @dataclass(kw_only=True, slots=True)

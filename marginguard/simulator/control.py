@@ -12,17 +12,24 @@ from marginguard.simulator.calls import Call, CallRow, Reply
 from marginguard.simulator.exchange import Exchange
 from marginguard.simulator.faults import Fault, FaultBook
 from marginguard.simulator.refusals import bad_request, not_found
+from marginguard.simulator.stream_server import StreamFault, StreamServer
 from marginguard.simulator.wire import number, state_payload
 
 
 class _PriceBody(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     price: FiniteFloat
+    index: FiniteFloat | None = None
 
 
 class _FundingBody(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     rate: FiniteFloat
+
+
+class _StreamBody(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    fault: StreamFault
 
 
 _B = TypeVar("_B", bound=BaseModel)
@@ -32,9 +39,15 @@ class Control:
     """Carries out `/simulator` calls."""
 
     def __init__(
-        self, exchange: Exchange, faults: FaultBook, calls: Sequence[CallRow], clock: Clock
+        self,
+        exchange: Exchange,
+        stream: StreamServer,
+        faults: FaultBook,
+        calls: Sequence[CallRow],
+        clock: Clock,
     ) -> None:
         self._exchange = exchange
+        self._stream = stream
         self._faults = faults
         self._calls = calls
         self._clock = clock
@@ -42,6 +55,7 @@ class Control:
             ("PUT", "/simulator/price"): self._price,
             ("POST", "/simulator/funding"): self._funding,
             ("POST", "/simulator/faults"): self._fault,
+            ("POST", "/simulator/stream"): self._stream_fault,
             ("GET", "/simulator/calls"): self._call_rows,
             ("GET", "/simulator/state"): self._state,
         }
@@ -58,8 +72,9 @@ class Control:
 
     def _price(self, call: Call) -> object:
         wanted = _parse(_PriceBody, call)
-        self._exchange.set_price(Price(wanted.price), self._clock.now())
-        return {"price": number(self._exchange.last)}
+        index = None if wanted.index is None else Price(wanted.index)
+        self._exchange.set_price(Price(wanted.price), self._clock.now(), index=index)
+        return wanted.model_dump(exclude_none=True)
 
     def _funding(self, call: Call) -> object:
         wanted = _parse(_FundingBody, call)
@@ -71,10 +86,16 @@ class Control:
         self._faults.add(fault)
         return fault.model_dump(mode="json", exclude_none=True)
 
+    def _stream_fault(self, call: Call) -> object:
+        wanted = _parse(_StreamBody, call)
+        self._stream.suffer(wanted.fault)
+        return {"fault": wanted.fault}
+
     def _call_rows(self, _call: Call) -> object:
         return [row.payload() for row in self._calls]
 
     def _state(self, _call: Call) -> object:
+        self._exchange.pass_time(self._clock.now())
         return state_payload(self._exchange)
 
 

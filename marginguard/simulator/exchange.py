@@ -7,22 +7,37 @@ start, so that one sequence of commands always leads to one state.
 import math
 import random
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from fractions import Fraction
+from dataclasses import replace
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 from marginguard.domain.errors import ConfigError
-from marginguard.domain.model import Side
-from marginguard.domain.units import PRICE_STEP, Price, Sats
+from marginguard.domain.units import Price, Sats
 from marginguard.simulator import trades
-from marginguard.simulator.accounts import FEE_RATES, Account, Credentials
+from marginguard.simulator.accounts import (
+    DEFAULT_PERMISSIONS,
+    FEE_RATES,
+    Account,
+    Credentials,
+)
+from marginguard.simulator.contract import Limit, funding_fee, opposite
+from marginguard.simulator.cross_book import CrossBook
+from marginguard.simulator.events import (
+    Event,
+    FundingSettled,
+    Observer,
+    PriceMoved,
+    TradeChanged,
+    TradeEvent,
+    TradeFunded,
+)
+from marginguard.simulator.funding import DEFAULT_FUNDING_RATE, FundingClock, Settlement
+from marginguard.simulator.history import Stamps
+from marginguard.simulator.market import Market
 from marginguard.simulator.refusals import bad_request, not_found
 from marginguard.simulator.trades import Ending, Order, Trade
 
-FUNDING_INTERVAL: Final = timedelta(hours=8)
-DEFAULT_FUNDING_RATE: Final = 0.0001
-_MILLISECOND: Final = timedelta(milliseconds=1)
 _UUID_BITS: Final = 128
 
 
@@ -36,9 +51,10 @@ def seeded_ids(seed: int) -> Iterator[UUID]:
 class Exchange:
     """Accounts, trades and one market. Commands raise `Rejected` as the exchange refuses.
 
-    `price` is the last price, which settles everything; the index equals it. `spread` in USD
-    lies half on each side of it between bid and ask, at which market orders fill; each half is
-    rounded up to the price step.
+    `price` and `spread` are the market's, see `Market`; `funding_rate` is what is settled every
+    8 hours. A partial reduction of the cross position at a loss books the loss where
+    `losing_reduction_books_loss`, else it carries it in the entry price. `observers` are told of
+    every event; see `Observer`.
     """
 
     def __init__(
@@ -48,37 +64,47 @@ class Exchange:
         ids: Iterator[UUID],
         spread: float = 0.0,
         funding_rate: float = DEFAULT_FUNDING_RATE,
+        losing_reduction_books_loss: bool = False,
     ) -> None:
-        if not (math.isfinite(spread) and spread >= 0):
-            raise ConfigError(f"the spread is {spread}: it must be 0 or more USD")
-        self._last = checked_price(price)
+        self.market = Market(price=price, spread=spread)
         self.funding_rate = funding_rate
-        self._half_spread = math.ceil(spread / 2 / PRICE_STEP) * PRICE_STEP
+        self.observers: list[Observer] = []
+        self.cross = CrossBook(
+            self.market,
+            ids,
+            losing_reduction_books_loss=losing_reduction_books_loss,
+            tell=self._tell,
+        )
         self._ids = ids
         self._accounts: dict[str, Account] = {}
+        self._open: dict[UUID, Trade] = {}
         self._running: dict[UUID, Trade] = {}
         self._closed: dict[UUID, Trade] = {}
-        self._last_closing: datetime | None = None
+        self._canceled: dict[UUID, Trade] = {}
+        self._settlements: list[Settlement] = []
+        self._funding_clock = FundingClock()
+        self._trade_stamps = Stamps()
+        self._settlement_stamps = Stamps()
 
     @property
     def last(self) -> Price:
         """The last price."""
-        return self._last
+        return self.market.last
 
     @property
     def index(self) -> Price:
         """The index price."""
-        return self._last
+        return self.market.index
 
     @property
     def bid(self) -> Price:
         """The price that a market order sells at."""
-        return Price(max(PRICE_STEP, self.last - self._half_spread))
+        return self.market.bid
 
     @property
     def ask(self) -> Price:
         """The price that a market order buys at."""
-        return Price(self.last + self._half_spread)
+        return self.market.ask
 
     @property
     def accounts(self) -> tuple[Account, ...]:
@@ -87,10 +113,26 @@ class Exchange:
 
     @property
     def all_trades(self) -> tuple[Trade, ...]:
-        """Every trade of every account: the ended ones, then the running ones."""
-        return (*self._closed.values(), *self._running.values())
+        """Every trade of every account: ended and canceled, then running and open ones."""
+        return tuple(
+            trade
+            for trades_of_a_kind in (self._closed, self._canceled, self._running, self._open)
+            for trade in trades_of_a_kind.values()
+        )
 
-    def add_account(self, credentials: Credentials, balance: Sats, *, fee_tier: int = 1) -> Account:
+    @property
+    def settlements(self) -> tuple[Settlement, ...]:
+        """Every settlement of funding, newest first."""
+        return tuple(reversed(self._settlements))
+
+    def add_account(
+        self,
+        credentials: Credentials,
+        balance: Sats,
+        *,
+        fee_tier: int = 1,
+        permissions: tuple[str, ...] = DEFAULT_PERMISSIONS,
+    ) -> Account:
         """Make an account that holds `balance` sats; raises `ConfigError` for a bad one."""
         if credentials.key in self._accounts:
             raise ConfigError(f"two accounts have the key {credentials.key!r}: keys are unique")
@@ -99,9 +141,14 @@ class Exchange:
         if fee_tier not in FEE_RATES:
             raise ConfigError(f"account {credentials.key!r}: a fee tier is one of {[*FEE_RATES]}")
         account = Account(
-            id=next(self._ids), credentials=credentials, balance=balance, fee_tier=fee_tier
+            id=next(self._ids),
+            credentials=credentials,
+            balance=balance,
+            fee_tier=fee_tier,
+            permissions=permissions,
         )
         self._accounts[account.key] = account
+        self.cross.add_account(account)
         return account
 
     def account(self, key: str) -> Account | None:
@@ -112,30 +159,67 @@ class Exchange:
         """Return the account's running trades, oldest first."""
         return tuple(t for t in self._running.values() if t.account == account.key)
 
+    def open_trades(self, account: Account) -> tuple[Trade, ...]:
+        """Return the account's trades that wait to be filled, oldest first."""
+        return tuple(t for t in self._open.values() if t.account == account.key)
+
+    def canceled_trades(self, account: Account) -> tuple[Trade, ...]:
+        """Return the account's canceled trades, newest first; no two at one time."""
+        return tuple(t for t in reversed(self._canceled.values()) if t.account == account.key)
+
     def closed_trades(self, account: Account) -> tuple[Trade, ...]:
         """Return the account's ended trades, newest ending first; no two end at one time."""
         return tuple(t for t in reversed(self._closed.values()) if t.account == account.key)
 
     def open_trade(self, account: Account, order: Order, now: datetime) -> Trade:
-        """Fill a market order: the balance pays margin, opening fee and closing fee reserve."""
+        """Fill an order, or let it wait for its price.
+
+        Either way the balance pays margin, opening fee and closing fee reserve now.
+        """
+        limit = None if order.price is None else Limit.placed(order.price, last=self.last)
         trade = trades.open_trade(
             order,
             trade_id=next(self._ids),
             account=account.key,
-            fill=self.ask if order.side is Side.LONG else self.bid,
+            fill=self.market.fill_price(order.side) if limit is None else limit.price,
+            limit=limit,
             fee_rate=account.fee_rate,
             now=now,
         )
-        if trades.exit_reached(trade, self.last) is not None:
+        if limit is None and trades.exit_reached(trade, self.last) is not None:
             raise bad_request("The spread would end the trade at once: use less leverage")
-        account.pay(Sats(trade.margin + trade.maintenance_margin))
-        self._running[trade.id] = trade
-        return trade
+        account.pay(trade.cost)
+        if limit is None:
+            self._running[trade.id] = trade
+            self._tell(TradeChanged(event=TradeEvent.FILLED, trade=trade, at=now))
+            return trade
+        self._open[trade.id] = trade
+        self._tell(TradeChanged(event=TradeEvent.OPEN, trade=trade, at=now))
+        self._fill_what_the_price_reaches(now)
+        return self._running.get(trade.id, trade)
+
+    def cancel_trade(self, account: Account, trade_id: UUID, now: datetime) -> Trade:
+        """Take an open trade back; what it cost returns to the balance."""
+        trade = self._known_trade(account, trade_id)
+        if not trade.is_open:
+            raise bad_request(f"Trade {trade_id} is not open")
+        canceled = replace(trade, canceled_at=self._trade_stamps.take(now))
+        account.receive(trade.cost)
+        del self._open[trade.id]
+        self._canceled[trade.id] = canceled
+        self._tell(TradeChanged(event=TradeEvent.CANCELED, trade=canceled, at=now))
+        return canceled
+
+    def cancel_all_trades(self, account: Account, now: datetime) -> tuple[Trade, ...]:
+        """Take every open trade of the account back."""
+        return tuple(
+            self.cancel_trade(account, trade.id, now) for trade in self.open_trades(account)
+        )
 
     def close_trade(self, account: Account, trade_id: UUID, now: datetime) -> Trade:
         """Close a running trade at the market; what it is worth goes to the balance."""
         trade = self._running_trade(account, trade_id)
-        fill = self.bid if trade.side is Side.LONG else self.ask
+        fill = self.market.fill_price(opposite(trade.side))
         return self._end(trade, Ending.CLOSE, fill, now)
 
     def add_margin(self, account: Account, trade_id: UUID, amount: Sats) -> Trade:
@@ -165,43 +249,83 @@ class Exchange:
         trade = self._running_trade(account, trade_id)
         return self._keep(trades.with_take_profit(trade, price, last=self.last))
 
-    def set_price(self, price: Price, now: datetime) -> None:
-        """Move last price and index; every trade whose exit it reaches or passes ends."""
-        self._last = checked_price(price)
+    def pass_time(self, now: datetime) -> None:
+        """Settle the funding that has come due since this was last called, at the last price."""
+        self.market.candles.note(self.last, now)
+        for time in self._funding_clock.due(now):
+            self.settle_funding(self.funding_rate, time)
+
+    def set_price(self, price: Price, now: datetime, *, index: Price | None = None) -> None:
+        """Move the last price, and the index with it or to a price of its own.
+
+        Every order whose price it reaches or passes is filled, and every trade whose exit it
+        reaches or passes ends.
+        """
+        self.pass_time(now)
+        before = self.last, self.index
+        self.market.move(price, index, now)
+        if (self.last, self.index) != before:
+            self._tell(PriceMoved(price=price, at=now))
+        self._fill_what_the_price_reaches(now)
         self._end_what_the_price_ends(now)
+        self.cross.follow_price(before[0], now)
 
     def settle_funding(self, rate: float, now: datetime) -> None:
-        """Let every running trade pay or receive funding at `rate` (0.0001 is 0.01 %).
+        """Let trades and cross positions pay or receive funding at `rate` (0.0001 is 0.01 %).
 
-        A payment shrinks the margin, a receipt goes to the balance. A trade that cannot pay
-        gives what it has and is liquidated.
+        A payment shrinks the margin; what a trade receives goes to the balance, what a cross
+        position receives into its margin. What cannot pay gives what it has and is liquidated.
         """
         if not math.isfinite(rate):
             raise bad_request(f"Rate must be a number, not {rate}")
-        exact_rate = Fraction(str(rate))
+        time = self._settlement_stamps.take(now)
+        settlement = Settlement(id=next(self._ids), time=time, rate=rate, price=self.last)
+        self._settlements.append(settlement)
         for trade in tuple(self._running.values()):
-            due = trades.funding_fee(trade, exact_rate, self.last)
-            if due >= trade.margin:
-                # With the margin gone there is nothing left to lose: 1 sat stays for the
-                # liquidation to take, so that leverage stays a number.
-                paid = self._keep(trades.with_funding(trade, Sats(trade.margin - 1)))
-                self._end(paid, Ending.LIQUIDATION, paid.liquidation, now)
-                continue
-            self._keep(trades.with_funding(trade, due))
-            self._accounts[trade.account].receive(Sats(max(0, -due)))
+            self._fund(trade, settlement, now)
+        self.cross.settle(settlement, now)
         self._end_what_the_price_ends(now)
+        self._tell(FundingSettled(rate=rate, at=now))
+
+    def _fund(self, trade: Trade, settlement: Settlement, now: datetime) -> None:
+        due = funding_fee(
+            trade.side, trade.quantity, rate=settlement.exact_rate, price=settlement.price
+        )
+        if due >= trade.margin:
+            # With the margin gone there is nothing left to lose: 1 sat stays for the
+            # liquidation to take, so that leverage stays a number.
+            fee = Sats(trade.margin - 1)
+            paid = self._keep(trades.with_funding(trade, fee))
+            self._tell(TradeFunded(trade=paid, fee=fee, at=now))
+            self._end(paid, Ending.LIQUIDATION, paid.liquidation, now)
+            return
+        funded = self._keep(trades.with_funding(trade, due))
+        self._accounts[trade.account].receive(Sats(max(0, -due)))
+        self._tell(TradeFunded(trade=funded, fee=due, at=now))
 
     def _running_trade(self, account: Account, trade_id: UUID) -> Trade:
-        known = self._running.get(trade_id) or self._closed.get(trade_id)
-        if known is None or known.account != account.key:
-            raise not_found(f"Trade {trade_id} not found")
-        if known.closing is not None:
+        known = self._known_trade(account, trade_id)
+        if not known.is_running:
             raise bad_request(f"Trade {trade_id} is not running")
         return known
+
+    def _known_trade(self, account: Account, trade_id: UUID) -> Trade:
+        for known in (self._running, self._open, self._closed, self._canceled):
+            trade = known.get(trade_id)
+            if trade is not None and trade.account == account.key:
+                return trade
+        raise not_found(f"Trade {trade_id} not found")
 
     def _keep(self, trade: Trade) -> Trade:
         self._running[trade.id] = trade
         return trade
+
+    def _fill_what_the_price_reaches(self, now: datetime) -> None:
+        for trade in tuple(self._open.values()):
+            if trade.limit is not None and trade.limit.reached_at(self.last):
+                del self._open[trade.id]
+                filled = self._keep(replace(trade, filled_at=now))
+                self._tell(TradeChanged(event=TradeEvent.FILLED, trade=filled, at=now))
 
     def _end_what_the_price_ends(self, now: datetime) -> None:
         for trade in tuple(self._running.values()):
@@ -211,37 +335,14 @@ class Exchange:
     def _end(self, trade: Trade, ending: Ending, price: Price, now: datetime) -> Trade:
         account = self._accounts[trade.account]
         ended = trades.closed(
-            trade, ending, price, fee_rate=account.fee_rate, at=self._closing_time(now)
+            trade, ending, price, fee_rate=account.fee_rate, at=self._trade_stamps.take(now)
         )
         account.receive(trades.payout(ended))
         del self._running[trade.id]
         self._closed[trade.id] = ended
+        self._tell(TradeChanged(event=TradeEvent.of(ending), trade=ended, at=now))
         return ended
 
-    def _closing_time(self, now: datetime) -> datetime:
-        """Return `now` to the millisecond, or later where a trade has ended at that time.
-
-        The list of ended trades is paged by this time, so that no two may share it.
-        """
-        at = now.replace(microsecond=now.microsecond // 1000 * 1000)
-        if self._last_closing is not None:
-            at = max(at, self._last_closing + _MILLISECOND)
-        self._last_closing = at
-        return at
-
-
-def checked_price(price: Price) -> Price:
-    """Return `price` if it can be a price; raises `Rejected` if it cannot."""
-    if not (math.isfinite(price) and 0 < price <= trades.MAX_PRICE) or price % PRICE_STEP:
-        raise bad_request(
-            f"Price must be above 0, at most {trades.MAX_PRICE:.0f}, in steps of {PRICE_STEP},"
-            f" not {price}"
-        )
-    return price
-
-
-def next_funding_time(now: datetime) -> datetime:
-    """Return the next of 00:00, 08:00 and 16:00 UTC after `now` (aware)."""
-    now = now.astimezone(UTC)
-    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    return midnight + ((now - midnight) // FUNDING_INTERVAL + 1) * FUNDING_INTERVAL
+    def _tell(self, event: Event) -> None:
+        for observer in self.observers:
+            observer(event)

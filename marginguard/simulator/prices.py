@@ -16,34 +16,16 @@ from marginguard.domain.errors import ConfigError
 from marginguard.domain.margin import to_price_step
 from marginguard.domain.units import PRICE_STEP, Price
 from marginguard.ports import Clock
+from marginguard.simulator.candles import MINUTE, Candle
+from marginguard.simulator.contract import MAX_PRICE
 from marginguard.simulator.exchange import Exchange
-from marginguard.simulator.trades import MAX_PRICE
 
 TICK: Final = timedelta(milliseconds=20)
 """Real time between two prices of a play; a step of `TICK * speed` in market time."""
 
 HEADER: Final = ("time", "open", "high", "low", "close")
-_MINUTE: Final = timedelta(minutes=1)
-_CORNER_SPACING: Final = _MINUTE / 3
+_CORNER_SPACING: Final = MINUTE / 3
 _VOLATILITY: Final = 0.0003
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Candle:
-    """The prices of one minute that begins at `time`."""
-
-    time: datetime
-    open: Price
-    high: Price
-    low: Price
-    close: Price
-
-    @property
-    def corners(self) -> tuple[Price, Price, Price, Price]:
-        """Open, the extreme nearer to it, the other extreme, close."""
-        if abs(self.high - self.open) <= abs(self.open - self.low):
-            return self.open, self.high, self.low, self.close
-        return self.open, self.low, self.high, self.close
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

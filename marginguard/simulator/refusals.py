@@ -16,3 +16,13 @@ def not_found(message: str) -> Rejected:
 def unauthorized(message: str) -> Unauthorized:
     """Return the refusal of a key, a passphrase, a timestamp or a signature."""
     return Unauthorized(message, status=401, code="UNAUTHORIZED")
+
+
+def forbidden(permission: str) -> Unauthorized:
+    """Return the refusal of a key that lacks `permission`."""
+    return Unauthorized(f"The API key lacks {permission}", status=403, code="FORBIDDEN")
+
+
+def too_many_requests(message: str) -> Rejected:
+    """Return the refusal of a caller that is over a limit."""
+    return Rejected(message, status=429, code="TOO_MANY_REQUESTS")

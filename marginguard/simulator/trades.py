@@ -1,8 +1,7 @@
 """Isolated trades: what opening, changing and ending one does to its figures.
 
 Everything is pure: a trade is a frozen snapshot, each function returns the next one. Formulas
-follow LN Markets' documentation of its inverse BTC/USD perpetual. Where a sat cannot be split it
-goes to the exchange: P&L is rounded down, a funding payment up.
+follow LN Markets' documentation of its inverse BTC/USD perpetual.
 """
 
 import math
@@ -14,16 +13,19 @@ from typing import Final
 from uuid import UUID
 
 from marginguard.domain.contracts import INVERSE
-from marginguard.domain.margin import to_price_step
 from marginguard.domain.model import Side
 from marginguard.domain.units import PRICE_STEP, SATS_PER_BTC, Price, Sats, Usd
+from marginguard.simulator.contract import (
+    MAX_LEVERAGE,
+    MIN_LEVERAGE,
+    Limit,
+    fee,
+    liquidation_price,
+    refuse_off_step,
+)
 from marginguard.simulator.refusals import bad_request
 
 MAX_QUANTITY: Final = Usd(500_000)
-MIN_LEVERAGE: Final = 1
-MAX_LEVERAGE: Final = 100
-MAX_PRICE: Final = Price(100_000_000.0)
-"""The highest price there is; the liquidation price of a short that has none in practice."""
 
 
 class Ending(StrEnum):
@@ -48,12 +50,16 @@ class Closing:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Order:
-    """A request for a market trade: either `quantity` in USD or `margin` in sats is given."""
+    """A request for a trade: either `quantity` in USD or `margin` in sats is given.
+
+    With a `price` it waits for the market to come there, without one it fills at once.
+    """
 
     side: Side
     leverage: Fraction
     quantity: Usd | None = None
     margin: Sats | None = None
+    price: Price | None = None
     stop_loss: Price | None = None
     take_profit: Price | None = None
     client_id: str | None = None
@@ -61,10 +67,11 @@ class Order:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trade:
-    """An isolated trade; it runs until it has a `closing`.
+    """An isolated trade: open until it is filled or canceled, running until it has a `closing`.
 
     `maintenance_margin` is the opening fee and the reserve for the closing fee. `funding_fees`
-    is what was paid less what was received.
+    is what was paid less what was received. A trade with a `limit` has its figures from the
+    beginning, since it fills at the limit's price.
     """
 
     id: UUID
@@ -79,13 +86,31 @@ class Trade:
     opening_fee: Sats
     maintenance_margin: Sats
     created_at: datetime
+    filled_at: datetime | None
     client_id: str | None
+    limit: Limit | None = None
+    canceled_at: datetime | None = None
     stop_loss: Price | None = None
     take_profit: Price | None = None
     funding_fees: Sats = Sats(0)
     cashed_in_pl: Sats = Sats(0)
     cashed_in_margin: Sats = Sats(0)
     closing: Closing | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it still waits to be filled."""
+        return self.filled_at is None and self.canceled_at is None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it is filled and has not ended."""
+        return self.filled_at is not None and self.closing is None
+
+    @property
+    def cost(self) -> Sats:
+        """What opening it takes from the balance, and canceling it gives back."""
+        return Sats(self.margin + self.maintenance_margin)
 
     @property
     def fee_reserve(self) -> Sats:
@@ -102,9 +127,16 @@ class Trade:
 
 
 def open_trade(
-    order: Order, *, trade_id: UUID, account: str, fill: Price, fee_rate: Fraction, now: datetime
+    order: Order,
+    *,
+    trade_id: UUID,
+    account: str,
+    fill: Price,
+    limit: Limit | None,
+    fee_rate: Fraction,
+    now: datetime,
 ) -> Trade:
-    """Return the trade that `order` opens at the price `fill`.
+    """Return the trade that `order` opens at the price `fill`; with a `limit` it waits for it.
 
     Raises `Rejected` when leverage, quantity, margin, stop-loss or take-profit is not allowed.
     """
@@ -126,21 +158,12 @@ def open_trade(
         opening_fee=opening_fee,
         maintenance_margin=Sats(opening_fee + fee(quantity, liquidation, fee_rate)),
         created_at=now,
+        filled_at=now if limit is None else None,
+        limit=limit,
         client_id=order.client_id,
     )
     trade = with_stop_loss(trade, order.stop_loss, last=fill)
     return with_take_profit(trade, order.take_profit, last=fill)
-
-
-def liquidation_price(side: Side, quantity: Usd, entry: Price, margin: Sats) -> Price:
-    """Return the price at which the loss equals `margin`, to the nearest half dollar."""
-    exact = INVERSE.price_at_loss(side=side, quantity=quantity, entry=entry, loss=Fraction(margin))
-    return MAX_PRICE if exact is None else min(MAX_PRICE, to_price_step(exact))
-
-
-def fee(quantity: Usd, price: Price, rate: Fraction) -> Sats:
-    """Return the fee of one fill: `floor(1e8 * rate * quantity / price)` sats."""
-    return Sats(math.floor(rate * quantity * SATS_PER_BTC / Fraction(price)))
 
 
 def with_margin_added(trade: Trade, amount: Sats) -> Trade:
@@ -188,7 +211,7 @@ def with_stop_loss(trade: Trade, price: Price | None, *, last: Price) -> Trade:
     Raises `Rejected` unless it lies between the liquidation price (allowed) and `last`.
     """
     if price is not None:
-        _refuse_off_step("Stop-loss", price)
+        refuse_off_step("Stop-loss", price)
         sign = trade.side.sign
         if not sign * trade.liquidation <= sign * price < sign * last:
             raise bad_request(
@@ -203,19 +226,10 @@ def with_take_profit(trade: Trade, price: Price | None, *, last: Price) -> Trade
     Raises `Rejected` unless it lies on the winning side of `last`.
     """
     if price is not None:
-        _refuse_off_step("Take-profit", price)
+        refuse_off_step("Take-profit", price)
         if not trade.side.sign * price > trade.side.sign * last:
             raise bad_request(f"Take-profit {price} is not on the winning side of {last}")
     return replace(trade, take_profit=price)
-
-
-def funding_fee(trade: Trade, rate: Fraction, price: Price) -> Sats:
-    """Return what `trade` pays (negative: receives) in sats: `quantity/price * rate` of a BTC.
-
-    A long pays a positive rate, a short a negative one.
-    """
-    exact = trade.side.sign * trade.quantity * SATS_PER_BTC * rate / Fraction(price)
-    return Sats(math.ceil(exact))
 
 
 def with_funding(trade: Trade, amount: Sats) -> Trade:
@@ -305,8 +319,3 @@ def _entry_after_taking(trade: Trade, amount: int, last: Price) -> Price:
     steps = (1 / inverse) / Fraction(PRICE_STEP)
     whole = math.ceil(steps) if trade.side is Side.LONG else math.floor(steps)
     return Price(whole * PRICE_STEP)
-
-
-def _refuse_off_step(name: str, price: Price) -> None:
-    if not 0 < price <= MAX_PRICE or price % PRICE_STEP:
-        raise bad_request(f"{name} must be above 0 in steps of {PRICE_STEP}, not {price}")

@@ -265,9 +265,13 @@ class FileJournal:
                 self._note_failure(error)
                 for item in group:
                     item.written.set_result(error)
-            finally:
-                for item in group:
-                    item.written.cancel()
+            except BaseException as error:
+                # A fault in this program: whoever waits must hear of it, not wait for ever.
+                for item in (*group, *self._waiting):
+                    if not item.written.done():
+                        item.written.set_exception(error)
+                self._waiting = []
+                raise
             await self._compact_if_due()
 
     async def _write_group(self, group: Sequence[_Append]) -> None:

@@ -1,5 +1,6 @@
 """One process alone may write to a state directory."""
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -22,11 +23,13 @@ def lock_state_dir(state_dir: Path) -> int:
     fd = os.open(state_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.truncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     except OSError:
         os.close(fd)
         raise
+    # Only so that another process can name this one: a full disk must not prevent the start.
+    with contextlib.suppress(OSError):
+        os.truncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     return fd
 
 
@@ -44,8 +47,7 @@ def opening_failed(state_dir: Path, error: OSError) -> ConfigError | DiskFull:
     if isinstance(error, BlockingIOError):
         return ConfigError(
             f"another marginguard{_holder(state_dir)} runs with the state directory {state_dir};"
-            " stop it, or give"
-            " this one another [daemon] state_dir"
+            " stop it, or give this one another [daemon] state_dir"
         )
     if error.errno in _DISK_FAILS:
         return DiskFull(f"the journal in {state_dir} cannot be opened: {error.strerror}")

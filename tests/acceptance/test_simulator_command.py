@@ -88,7 +88,7 @@ def test_a_random_walk_moves_and_ends_on_a_signal(start):
     process, base = start("--walk", "7")
 
     deadline = time.monotonic() + TIMEOUT_S
-    while get(f"{base}/v3/futures/ticker")["lastPrice"] == 100_000:
+    while get(f"{base}/simulator/state")["price"] == 100_000:
         assert time.monotonic() < deadline
     process.send_signal(signal.SIGTERM)
 

@@ -17,6 +17,9 @@ RUNNING = "/v3/futures/isolated/trades/running"
 CLOSED = "/v3/futures/isolated/trades/closed"
 CLOSE = "/v3/futures/isolated/trade/close"
 ADD_MARGIN = "/v3/futures/isolated/trade/add-margin"
+CROSS_POSITION = "/v3/futures/cross/position"
+FILLED = "/v3/futures/cross/orders/filled"
+TRANSFERS = "/v3/futures/cross/transfers"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -69,6 +72,91 @@ def closed_trade(**changes: Any) -> dict[str, Any]:
             **changes,
         }
     )
+
+
+def open_trade(**changes: Any) -> dict[str, Any]:
+    """A limit order that waits, with some fields changed."""
+    return trade(
+        **{
+            "type": "limit",
+            "open": True,
+            "running": False,
+            "entryPrice": None,
+            "entryMargin": None,
+            "filledAt": None,
+            "pl": 0,
+            "price": 90_000.5,
+            **changes,
+        }
+    )
+
+
+def canceled_trade(**changes: Any) -> dict[str, Any]:
+    """A canceled limit order with some fields changed."""
+    canceled = {"open": False, "canceled": True, "closedAt": "2026-01-02T00:00:00.000Z"}
+    return open_trade(**{**canceled, **changes})
+
+
+def cross_position(**changes: Any) -> dict[str, Any]:
+    """A cross position, long 1,000 USD, with some fields changed."""
+    return {
+        "id": "0c000000-0000-4000-8000-000000000001",
+        "quantity": 1000,
+        "margin": 500_000,
+        "leverage": 10,
+        "entryPrice": 100_000,
+        "liquidation": 66_733.5,
+        "initialMargin": 0,
+        "maintenanceMargin": 1500,
+        "runningMargin": 100_000,
+        "totalPl": -5263,
+        "deltaPl": 12,
+        "fundingFees": 7,
+        "tradingFees": 1000,
+        "updatedAt": "2026-01-01T00:00:00.000Z",
+        **changes,
+    }
+
+
+def cross_order(**changes: Any) -> dict[str, Any]:
+    """A filled market order on the cross position, with some fields changed."""
+    return {
+        "id": "0d000000-0000-4000-8000-000000000001",
+        "type": "market",
+        "side": "sell",
+        "quantity": 1000,
+        "price": 95_000.5,
+        "tradingFee": 1052,
+        "open": False,
+        "filled": True,
+        "canceled": False,
+        "createdAt": "2026-01-02T00:00:00.000Z",
+        "filledAt": "2026-01-02T00:00:00.000Z",
+        "canceledAt": None,
+        "clientId": None,
+        **changes,
+    }
+
+
+def waiting_order(**changes: Any) -> dict[str, Any]:
+    """A limit order on the cross position that waits, with some fields changed."""
+    waits = {"type": "limit", "open": True, "filled": False, "filledAt": None, "tradingFee": 0}
+    return cross_order(**{**waits, **changes})
+
+
+def transfer(**changes: Any) -> dict[str, Any]:
+    """A deposit into the cross margin, with some fields changed."""
+    return {
+        "id": "0e000000-0000-4000-8000-000000000001",
+        "amount": 5000,
+        "time": "2026-01-02T00:00:00.000Z",
+        **changes,
+    }
+
+
+def page(*records: object, cursor: str | None = None) -> dict[str, Any]:
+    """One page of a list."""
+    return {"data": list(records), "nextCursor": cursor}
 
 
 @dataclass(frozen=True)

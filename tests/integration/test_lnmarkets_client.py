@@ -22,17 +22,20 @@ from tests.integration.canned_exchange import (
     ADD_MARGIN,
     CLOSE,
     CLOSED,
+    CROSS_POSITION,
     OTHER_ID,
     RUNNING,
     TRADE_ID,
     HandClock,
     canned_exchange,
     closed_trade,
+    cross_position,
     trade,
 )
 
 SECRET = "the-secret"
 SINCE = datetime(2026, 1, 1, 12, tzinfo=UTC)
+NO_LIMIT = 1e6
 EMPTY_PAGE = {"data": [], "nextCursor": None}
 
 
@@ -40,6 +43,7 @@ EMPTY_PAGE = {"data": [], "nextCursor": None}
 async def exchange():
     async with canned_exchange() as server:
         server.answer("/v3/time", {"time": "2026-01-02T03:04:15.000Z"})
+        server.answer(CROSS_POSITION, cross_position(quantity=0, entryPrice=None))
         yield server
 
 
@@ -50,7 +54,7 @@ def clock():
 
 @pytest.fixture
 async def transport(exchange):
-    async with Transport(exchange.url, timeout_s=5) as opened:
+    async with Transport(exchange.url, timeout_s=5, rate_scale=NO_LIMIT) as opened:
         yield opened
 
 
@@ -66,6 +70,7 @@ def account(transport, server_clock) -> Exchange:
         Credentials(key="the-key", secret=SECRET, passphrase="the-phrase"),
         transport=transport,
         server_clock=server_clock,
+        rate_scale=NO_LIMIT,
     )
 
 
@@ -74,7 +79,9 @@ async def test_ticker_and_time_are_read_unsigned(exchange, transport):
     public = PublicClient(transport)
     ticker = await public.ticker()
     assert (ticker.last, ticker.index) == (100_000.0, 100_001.5)
-    assert await public.server_time() == datetime(2026, 1, 2, 3, 4, 15, tzinfo=UTC)
+    reading = await public.server_time()
+    assert reading.time == datetime(2026, 1, 2, 3, 4, 15, tzinfo=UTC)
+    assert 0 < reading.round_trip_s < 5
     assert not any("lnm-access-key" in {n.lower() for n in seen.headers} for seen in exchange.seen)
 
 

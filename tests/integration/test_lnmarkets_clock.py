@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from marginguard.domain.errors import Unreachable
-from marginguard.lnmarkets.server_clock import ServerClock
+from marginguard.lnmarkets.server_clock import ServerClock, TimeReading
 from tests.integration.canned_exchange import HandClock
 
 
@@ -29,7 +29,7 @@ class TimeServer:
         self.clock.pass_time(self.trip_s)
         told = self.clock.wall + timedelta(seconds=self.ahead_s)
         self.clock.pass_time(self.trip_s)
-        return told
+        return TimeReading(time=told, round_trip_s=2 * self.trip_s)
 
 
 @pytest.fixture

@@ -12,12 +12,16 @@ from aiohttp.abc import AbstractResolver
 
 from marginguard.domain.errors import Malformed, Rejected, Transient, Unreachable
 from marginguard.domain.outcome import OutcomeKind
+from marginguard.lnmarkets.limits import Limits
 from marginguard.lnmarkets.signing import Credentials, Signer
-from marginguard.lnmarkets.transport import Transport
+from marginguard.lnmarkets.transport import Key, Transport
 from tests.integration.canned_exchange import CLOSE, canned_exchange
 from tests.integration.proxy import Fault, fault_proxy, unused_port
 
-SIGNER = Signer(Credentials(key="k", secret="s", passphrase="p"), lambda: 1_700_000_000_000)
+CREDENTIALS = Credentials(key="k", secret="s", passphrase="p")
+SIGNER = Signer(CREDENTIALS, lambda: 1_700_000_000_000)
+# The limits on calls are tested by themselves; here nothing waits for them.
+NO_LIMIT = 1e6
 PATH = CLOSE.removeprefix("/v3")
 PATIENCE_S = 5.0
 SHORT_S = 0.4
@@ -38,7 +42,15 @@ async def proxy(exchange):
 
 
 def through(proxy, *, timeout_s: float = PATIENCE_S) -> Transport:
-    return Transport(f"http://127.0.0.1:{proxy.port}/v3", timeout_s=timeout_s)
+    return open_at(f"http://127.0.0.1:{proxy.port}/v3", timeout_s=timeout_s)
+
+
+def open_at(url: str, *, timeout_s: float = PATIENCE_S, **options) -> Transport:
+    return Transport(url, timeout_s=timeout_s, rate_scale=NO_LIMIT, **options)
+
+
+def a_key(signer: Signer = SIGNER) -> Key:
+    return Key(signer=signer, limits=Limits.of_key(rate_scale=NO_LIMIT))
 
 
 def take_id(body: bytes) -> str:
@@ -53,11 +65,11 @@ def raw(body: bytes) -> bytes:
 
 
 async def post(transport: Transport, method: str = "POST"):
-    return await transport.change(method, PATH, take_id, signer=SIGNER, body=b'{"id":"the-id"}')
+    return await transport.change(method, PATH, take_id, key=a_key(), body=b'{"id":"the-id"}')
 
 
 async def test_a_change_that_is_answered_is_done(exchange):
-    async with Transport(exchange.url, timeout_s=PATIENCE_S) as transport:
+    async with open_at(exchange.url) as transport:
         outcome = await post(transport)
     assert (outcome.kind, outcome.exchange_id) == (OutcomeKind.DONE, "the-id")
     (seen,) = exchange.seen
@@ -74,18 +86,18 @@ async def test_the_bytes_on_the_wire_are_those_that_were_signed(exchange):
             signed.append((method, path, data))
             return super().headers(method, path, data)
 
-    spy = Spy(Credentials(key="k", secret="s", passphrase="p"), lambda: 1)
-    async with Transport(exchange.url, timeout_s=PATIENCE_S) as transport:
-        await transport.read("/time", raw, query="from=2026-01-01T00%3A00%2B01&x=%20", signer=spy)
-        await transport.change("POST", PATH, take_id, signer=spy, body=b'{"a":1}')
-        await transport.change("DELETE", PATH, take_id, signer=spy, query="id=a%2Fb")
+    key = a_key(Spy(CREDENTIALS, lambda: 1))
+    async with open_at(exchange.url) as transport:
+        await transport.read("/time", raw, query="from=2026-01-01T00%3A00%2B01&x=%20", key=key)
+        await transport.change("POST", PATH, take_id, key=key, body=b'{"a":1}')
+        await transport.change("DELETE", PATH, take_id, key=key, query="id=a%2Fb")
     for (method, path, data), seen in zip(signed, exchange.seen, strict=True):
         assert seen.method == method
         assert seen.path_qs + seen.body.decode() == path + data
 
 
 async def test_a_read_has_no_body_and_no_content_type(exchange):
-    async with Transport(exchange.url, timeout_s=PATIENCE_S) as transport:
+    async with open_at(exchange.url) as transport:
         await transport.read("/time", raw)
     (seen,) = exchange.seen
     assert seen.body == b""
@@ -94,7 +106,7 @@ async def test_a_read_has_no_body_and_no_content_type(exchange):
 
 async def test_a_refused_connection_means_not_sent():
     """Failure 15: what fails to connect was not sent."""
-    async with Transport(f"http://127.0.0.1:{unused_port()}/v3", timeout_s=SHORT_S) as transport:
+    async with open_at(f"http://127.0.0.1:{unused_port()}/v3", timeout_s=SHORT_S) as transport:
         outcome = await post(transport)
         assert outcome.kind is OutcomeKind.NOT_SENT
         with pytest.raises(Unreachable):
@@ -122,7 +134,7 @@ async def test_a_name_that_is_not_found_means_not_sent(monkeypatch, hang):
     monkeypatch.setattr(
         aiohttp.connector, "DefaultResolver", lambda loop: BrokenResolver(hang=hang)
     )
-    async with Transport("http://exchange.invalid/v3", timeout_s=SHORT_S) as transport:
+    async with open_at("http://exchange.invalid/v3", timeout_s=SHORT_S) as transport:
         outcome = await post(transport)
         with pytest.raises(Unreachable):
             await transport.read("/time", raw)
@@ -132,7 +144,7 @@ async def test_a_name_that_is_not_found_means_not_sent(monkeypatch, hang):
 
 async def test_a_tls_failure_means_not_sent(exchange):
     """Failure 15: a server that does not speak TLS got no request."""
-    async with Transport(f"https://127.0.0.1:{exchange.port}/v3", timeout_s=PATIENCE_S) as secure:
+    async with open_at(f"https://127.0.0.1:{exchange.port}/v3", timeout_s=PATIENCE_S) as secure:
         outcome = await post(secure)
     assert outcome.kind is OutcomeKind.NOT_SENT
     assert exchange.seen == []
@@ -149,7 +161,7 @@ async def test_waiting_in_vain_for_a_pooled_connection_means_not_sent(exchange, 
         return web.json_response({})
 
     exchange.handlers["/v3/slow"] = hold
-    async with Transport(exchange.url, timeout_s=1.0) as transport, asyncio.TaskGroup() as tasks:
+    async with open_at(exchange.url, timeout_s=1.0) as transport, asyncio.TaskGroup() as tasks:
         holder = tasks.create_task(transport.read("/slow", raw))
         await arrived.wait()
         outcome = await post(transport)
@@ -265,7 +277,7 @@ async def test_a_redirect_is_not_followed(exchange, status):
     exchange.answer(CLOSE, status=status, Location=elsewhere)
     exchange.answer("/v3/time", status=status, Location=elsewhere)
     exchange.answer("/v3/elsewhere", {"id": "the-id"})
-    async with Transport(exchange.url, timeout_s=PATIENCE_S) as transport:
+    async with open_at(exchange.url) as transport:
         outcome = await post(transport)
         with pytest.raises(Malformed):
             await transport.read("/time", raw)
@@ -280,7 +292,7 @@ async def test_an_endless_answer_is_cut_off(exchange, packed):
     sent = gzip.compress(body) if packed else body
     exchange.answer(CLOSE, sent, **encoding)
     exchange.answer("/v3/time", sent, **encoding)
-    async with Transport(exchange.url, timeout_s=PATIENCE_S, max_answer_bytes=50_000) as transport:
+    async with open_at(exchange.url, max_answer_bytes=50_000) as transport:
         with pytest.raises(Malformed, match="longer than"):
             await transport.read("/time", raw)
         outcome = await post(transport)
@@ -297,7 +309,7 @@ async def test_an_answer_in_many_pieces_is_put_together(exchange):
         return response
 
     exchange.handlers["/v3/time"] = trickle
-    async with Transport(exchange.url, timeout_s=PATIENCE_S) as transport:
+    async with open_at(exchange.url) as transport:
         assert await transport.read("/time", raw) == b'{"time": "x"}'
 
 
@@ -310,7 +322,7 @@ async def test_what_is_no_http_is_unreachable_and_ambiguous():
 
     server = await asyncio.start_server(babble, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    async with server, Transport(f"http://127.0.0.1:{port}/v3", timeout_s=PATIENCE_S) as transport:
+    async with server, open_at(f"http://127.0.0.1:{port}/v3", timeout_s=PATIENCE_S) as transport:
         with pytest.raises(Unreachable):
             await transport.read("/time", raw)
         outcome = await post(transport)
@@ -321,7 +333,7 @@ async def test_the_wish_to_wait_is_read_from_the_header(exchange):
     """Failure 5: `Retry-After`."""
     exchange.answer("/v3/time", {"code": "TOO_MANY_REQUESTS"}, status=429, Retry_After="3")
     exchange.answer(CLOSE, {"code": "TOO_MANY_REQUESTS"}, status=429, Retry_After="3")
-    async with Transport(exchange.url, timeout_s=PATIENCE_S) as transport:
+    async with open_at(exchange.url) as transport:
         with pytest.raises(Transient) as caught:
             await transport.read("/time", raw)
         outcome = await post(transport)
@@ -331,7 +343,7 @@ async def test_the_wish_to_wait_is_read_from_the_header(exchange):
 
 async def test_a_refusal_of_a_read_is_raised(exchange):
     exchange.answer("/v3/time", {"code": "NOT_FOUND", "message": "no"}, status=404)
-    async with Transport(exchange.url, timeout_s=PATIENCE_S) as transport:
+    async with open_at(exchange.url) as transport:
         with pytest.raises(Rejected, match="NOT_FOUND"):
             await transport.read("/time", raw)
 
@@ -349,6 +361,6 @@ async def test_a_read_is_resent_on_a_fresh_connection_when_the_kept_one_was_drop
         return web.json_response({})
 
     exchange.handlers["/v3/fragile"] = drop_once
-    async with Transport(exchange.url, timeout_s=PATIENCE_S) as transport:
+    async with open_at(exchange.url) as transport:
         await transport.read("/time", raw)
         assert await transport.read("/fragile", raw) == b"{}"

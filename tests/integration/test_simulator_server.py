@@ -126,7 +126,7 @@ def exchange() -> Exchange:
 async def client(exchange: Exchange, clock: StillClock) -> AsyncIterator[Client]:
     timeout = aiohttp.ClientTimeout(total=10)
     async with (
-        serve(exchange, clock=clock) as server,
+        serve(exchange, clock=clock, rate_scale=1000) as server,
         aiohttp.ClientSession(timeout=timeout) as session,
     ):
         yield Client(session=session, server=server)
@@ -590,7 +590,7 @@ async def test_the_server_ends_while_a_call_waits(exchange, clock, fault):
         asyncio.timeout(10),
         aiohttp.ClientSession() as session,
         asyncio.TaskGroup() as tasks,
-        serve(exchange, clock=clock) as server,
+        serve(exchange, clock=clock, rate_scale=1000) as server,
     ):
         client = Client(session=session, server=server)
         await client.fault("POST", f"{TRADE}/close", **fault)

@@ -9,9 +9,9 @@ from uuid_utils.compat import uuid7
 
 from marginguard.domain.errors import DiskFull, Unreachable
 from marginguard.domain.memory import GuardMemory
-from marginguard.domain.model import Balance, ClosedTrade, PriceQuote
+from marginguard.domain.model import Balance, ClosedTrade, PriceQuote, Transfer
 from marginguard.domain.outcome import Outcome, OutcomeKind
-from marginguard.domain.records import ActionRecord, ArmedState, GuardState
+from marginguard.domain.records import ActionRecord, ArmedState, ExecutionSource, GuardState
 from marginguard.engine.account import Account
 from marginguard.engine.book import Book
 from marginguard.engine.executor import Executor
@@ -70,6 +70,8 @@ class FakeExchange:
         self.positions = {p.id: p for p in positions}
         self.available = balance
         self.closed = {}
+        self.transfers = []
+        self.clock = None
         self.script = deque()
         self.calls = []
         self.resyncs = 0
@@ -100,6 +102,9 @@ class FakeExchange:
             ("add_margin", position_id, amount), lambda: self.top_up(position_id, amount)
         )
 
+    async def deposits(self, since):
+        return tuple(t for t in self.transfers if t.at >= since)
+
     async def resync_clock(self):
         self.resyncs += 1
 
@@ -111,6 +116,10 @@ class FakeExchange:
 
     def top_up(self, position_id, amount):
         before = self.positions[position_id]
+        if position_id == "cross":
+            self.transfers.append(
+                Transfer(id=str(len(self.transfers)), amount=amount, at=self.clock.now())
+            )
         self.positions[position_id] = replace(before, margin=before.margin + amount)
 
     def _answer(self, call, process):
@@ -164,10 +173,19 @@ class Ears:
 class Rig:
     """One guard over a fake exchange, run by hand."""
 
-    def __init__(self, *positions, settings=PROMPT, dry_run=False, balance=10_000_000, **rules):
+    def __init__(
+        self,
+        *positions,
+        settings=PROMPT,
+        dry_run=False,
+        balance=10_000_000,
+        real_time_monitoring=True,
+        **rules,
+    ):
         self.clock = FakeClock()
         self.journal = FakeJournal()
         self.exchange = FakeExchange(*(positions or (a_position(),)), balance=balance)
+        self.exchange.clock = self.clock
         self.prices = FakePrices(self.clock)
         self.ears = Ears()
         self.settings = settings
@@ -177,6 +195,7 @@ class Rig:
             user_id="owner",
             rules=some_rules(**rules),
             dry_run=dry_run,
+            real_time_monitoring=real_time_monitoring,
         )
         self.stop = asyncio.Event()
         self.start()
@@ -210,7 +229,7 @@ class Rig:
             new_id=uuid7,
         )
 
-    async def run(self, source="schedule"):
+    async def run(self, source=ExecutionSource.SCHEDULE):
         async with asyncio.TaskGroup() as actions:
             runner = getattr(self, "_runner", None)
             if runner is None or runner._book is not self.book:
@@ -245,6 +264,14 @@ class Rig:
             actions=actions,
             new_id=uuid7,
         )
+
+    def breached_at(self, price):
+        runner = getattr(self, "_runner", None)
+        quote = PriceQuote(last=price, index=price, received_s=self.clock.monotonic())
+        return runner is not None and runner.breached_at(quote)
+
+    def next_look_s(self, beat_s):
+        return self._runner.next_look_s(beat_s)
 
     def actions(self):
         """Return the newest record of every action, oldest first."""

@@ -8,7 +8,7 @@ from marginguard.domain.errors import Unreachable
 from marginguard.domain.model import ActionKind
 from marginguard.domain.records import ActionRecord, ActionStatus
 from tests.unit.fakes import Rig, ambiguous, busy, done, not_sent, rejected
-from tests.unit.strategies import a_position, price_at
+from tests.unit.strategies import a_cross_position, a_position, price_at
 
 CLOSE = ActionKind.CLOSE_POSITION
 ADD = ActionKind.ADD_MARGIN
@@ -209,7 +209,7 @@ async def test_data_that_grew_old_is_not_acted_on():
     async def frozen_while_writing_the_intent(*records, patience_s=0.0):
         await append(*records, patience_s=patience_s)
         if any(isinstance(record, ActionRecord) for record in records):
-            rig.clock.advance(6)
+            rig.clock.advance(11)
 
     rig.journal.append = frozen_while_writing_the_intent
     await rig.run()
@@ -297,3 +297,39 @@ async def test_a_dry_run_goes_through_everything_and_sends_nothing():
     [record] = rig.actions()
     assert (record.dry_run, record.status) == (True, ActionStatus.REJECTED)
     assert rig.book.state.armed.value == "disarmed"
+
+
+def breached_cross(action=ADD, **changes):
+    rig = Rig(a_cross_position(), action=action, **changes)
+    rig.prices.price = price_at(a_cross_position(), 85)
+    return rig
+
+
+@pytest.mark.parametrize("action", [CLOSE, ADD])
+async def test_an_action_on_the_cross_position_is_done_and_proved(action):
+    rig = breached_cross(action)
+    await rig.run()
+    assert rig.actions()[0].status is ActionStatus.DONE
+
+
+async def test_a_deposit_that_timed_out_is_told_by_the_transfers_and_not_by_the_margin():
+    rig = breached_cross()
+    rig.exchange.script.append((False, ambiguous()))
+    rig.exchange.on_call = lambda: rig.exchange.positions.update(
+        cross=a_cross_position(margin=499_000)  # a fee, say
+    )
+    await rig.run()
+    assert rig.actions()[0].status is ActionStatus.UNKNOWN
+    rig.exchange.top_up("cross", rig.exchange.calls[0][2])
+    await rig.run()
+    assert rig.actions()[0].status is ActionStatus.DONE
+    assert len(rig.exchange.calls) == 1
+
+
+async def test_an_earlier_deposit_of_the_same_amount_does_not_prove_a_new_one():
+    rig = breached_cross(rung={"add_margin_amount": 1_000})
+    await rig.run()
+    rig.clock.advance(60)
+    rig.exchange.script.append((False, ambiguous()))
+    await rig.run()
+    assert [a.status for a in rig.actions()] == [ActionStatus.DONE, ActionStatus.UNKNOWN]

@@ -228,3 +228,51 @@ async def test_a_level_moved_by_funding_between_reads_is_judged_by_the_new_margi
     rig.exchange.positions["trade-1"] = replace(a_position(), margin=90_000, funding_paid=10_000)
     await rig.run()
     assert rig.exchange.calls == [("close", "trade-1")]
+
+
+async def test_a_price_that_breaches_a_known_position_calls_for_a_look():
+    rig = Rig(action=CLOSE)
+    assert not rig.breached_at(price_at(a_position(), 85))
+    await rig.run()
+    assert rig.breached_at(price_at(a_position(), 85))
+    assert not rig.breached_at(price_at(a_position(), 79))
+
+
+async def test_a_price_calls_for_no_look_while_the_cooldown_runs():
+    rig = Rig(action=ADD, rung={"add_margin_amount": 1_000})
+    rig.prices.price = price_at(a_position(), 85)
+    await rig.run()
+    assert not rig.breached_at(price_at(a_position(), 85))
+    assert rig.breached_at(price_at(a_position(), 95))
+
+
+async def test_without_real_time_monitoring_no_price_calls_for_a_look():
+    rig = Rig(action=CLOSE, real_time_monitoring=False)
+    await rig.run()
+    assert not rig.breached_at(price_at(a_position(), 85))
+
+
+async def test_a_refused_key_is_tried_again_every_30_seconds():
+    rig = Rig()
+    rig.exchange.read_errors.append(Unauthorized("UNAUTHORIZED", status=401, code="UNAUTHORIZED"))
+    await rig.run()
+    assert rig.next_look_s(0.2) == 30.0
+    await rig.run()
+    assert rig.next_look_s(0.2) == 0.2
+
+
+async def test_positions_read_long_ago_are_not_acted_on():
+    """Failure 26: a process that was frozen in the middle of a read sees old data."""
+    rig = Rig(action=CLOSE)
+    rig.prices.price = price_at(a_position(), 90)
+    read = rig.exchange.running_positions
+
+    async def frozen_meanwhile():
+        positions = await read()
+        rig.clock.advance(10.1)
+        return positions
+
+    rig.exchange.running_positions = frozen_meanwhile
+    await rig.run()
+    assert rig.exchange.calls == []
+    assert newest_execution(rig).error_type.value == "NETWORK_ERROR"

@@ -261,6 +261,25 @@ async def test_a_full_disk_fails_the_append_and_leaves_the_journal_whole(
     await reopened.close()
 
 
+async def test_a_fault_of_the_program_reaches_everybody_who_waits(tmp_path, monkeypatch):
+    journal = await FileJournal.open(tmp_path)
+
+    def fail(_data):
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal._file, "append", fail)
+        async with asyncio.timeout(LONG_S):
+            first = asyncio.create_task(journal.append(an_action()))
+            await asyncio.sleep(0)
+            second = asyncio.create_task(journal.append(an_action()))
+            results = await asyncio.gather(first, second, return_exceptions=True)
+    assert [type(result) for result in results] == [ZeroDivisionError, ZeroDivisionError]
+    await journal.append(an_action())
+    assert len(journal.unsettled_actions()) == 1
+    await journal.close()
+
+
 async def test_a_failed_fdatasync_is_never_trusted_again(tmp_path, monkeypatch):
     """The kernel may call the next one a success although the pages are gone."""
     journal = await FileJournal.open(tmp_path)

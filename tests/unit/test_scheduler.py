@@ -24,6 +24,7 @@ class FakeRunner:
         self.takes_s = takes_s
         self.ends = list(ends)
         self.runs = []
+        self.blind_look_s = float("inf")
         self.under_way = 0
         self.most_under_way = 0
 
@@ -35,12 +36,15 @@ class FakeRunner:
         self.under_way -= 1
         return self.ends.pop(0) if self.ends else 0
 
+    def next_look_s(self, beat_s):
+        return min(beat_s, self.blind_look_s)
+
     def times(self):
         first = self.runs[0][0]
         return [round(at - first, 3) for at, _ in self.runs]
 
 
-async def run_for(seconds, *runners, **settings):
+async def run_for(seconds, *runners, wakes=(), **settings):
     stop, first_pass = asyncio.Event(), asyncio.Event()
     scheduler = Scheduler(
         runners=runners,
@@ -51,7 +55,12 @@ async def run_for(seconds, *runners, **settings):
     )
     async with asyncio.TaskGroup() as group:
         group.create_task(scheduler.run())
-        await asyncio.sleep(seconds)
+        elapsed = 0.0
+        for at, guard_id in wakes:
+            await asyncio.sleep(at - elapsed)
+            elapsed = at
+            scheduler.wake(guard_id)
+        await asyncio.sleep(seconds - elapsed)
         stop.set()
     return first_pass
 
@@ -119,3 +128,29 @@ async def test_stopping_wakes_the_wait_and_lets_a_run_under_way_end():
 
 async def test_without_guards_the_first_pass_is_over_at_once():
     assert (await run_for(0.1)).is_set()
+
+
+async def test_a_woken_guard_runs_at_once_and_keeps_its_beat():
+    runner = FakeRunner()
+    await run_for(65, runner, wakes=[(10, "guard-1")])
+    assert runner.times() == [0, 10, 30, 60]
+    assert [source for _, source in runner.runs][1] == "price"
+
+
+async def test_a_guard_woken_while_it_runs_runs_once_more():
+    runner = FakeRunner(takes_s=4)
+    await run_for(25, runner, wakes=[(2, "guard-1")])
+    assert runner.times() == [0, 4]
+
+
+async def test_wakes_are_spaced():
+    runner = FakeRunner()
+    await run_for(25, runner, wakes=[(10, "guard-1"), (10.5, "guard-1"), (11, "guard-1")])
+    assert runner.times() == [0, 10, 11]
+
+
+async def test_a_guard_that_cannot_see_looks_sooner_than_a_long_interval():
+    runner = FakeRunner()
+    runner.blind_look_s = 20
+    await run_for(45, runner, interval_s=3600.0)
+    assert runner.times() == [0, 20, 40]

@@ -12,7 +12,8 @@ from marginguard.domain.errors import ConfigError, Rejected
 from marginguard.domain.model import Side
 from marginguard.domain.units import Price, Sats
 from marginguard.simulator.accounts import Credentials
-from marginguard.simulator.exchange import Exchange, next_funding_time, seeded_ids
+from marginguard.simulator.exchange import Exchange, seeded_ids
+from marginguard.simulator.funding import next_funding_time
 from marginguard.simulator.trades import Order
 from marginguard.simulator.wire import equity, state_payload, trade_payload
 

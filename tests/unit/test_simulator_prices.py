@@ -11,9 +11,9 @@ import pytest
 from marginguard.aio import SystemClock
 from marginguard.domain.errors import ConfigError
 from marginguard.domain.units import Price
+from marginguard.simulator.candles import Candle
 from marginguard.simulator.exchange import Exchange, seeded_ids
 from marginguard.simulator.prices import (
-    Candle,
     Point,
     play,
     random_walk,

@@ -14,8 +14,9 @@ from marginguard.domain.errors import Rejected
 from marginguard.domain.model import MarginMode, Position, Side
 from marginguard.domain.units import PositionId, Price, Sats, Usd
 from marginguard.simulator.accounts import Credentials
+from marginguard.simulator.contract import MAX_PRICE, fee, funding_fee
 from marginguard.simulator.exchange import Exchange, seeded_ids
-from marginguard.simulator.trades import MAX_PRICE, Ending, Order, Trade, fee, funding_fee
+from marginguard.simulator.trades import Ending, Order, Trade
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RICH = Sats(100 * 100_000_000)
@@ -398,10 +399,12 @@ def test_funding_is_paid_from_the_margin_and_received_into_the_balance(side, rat
 
 
 def test_a_fraction_of_a_sat_of_funding_goes_to_the_exchange():
-    _, _, trade = open_trade(70_000, quantity=1)  # 1428.57 sats at 0.1 %: 1.43
+    # 1 USD is 1428.57 sats, 0.1 % of which is 1.43.
+    def paid(rate: Fraction) -> Sats:
+        return funding_fee(Side.LONG, Usd(1), rate=rate, price=Price(70_000.0))
 
-    assert funding_fee(trade, Fraction(1, 1_000), Price(70_000.0)) == 2
-    assert funding_fee(trade, Fraction(-1, 1_000), Price(70_000.0)) == -1
+    assert paid(Fraction(1, 1_000)) == 2
+    assert paid(Fraction(-1, 1_000)) == -1
 
 
 def test_funding_that_brings_liquidation_past_the_price_liquidates():

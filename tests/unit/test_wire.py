@@ -6,9 +6,23 @@ from datetime import UTC, datetime
 import pytest
 
 from marginguard.domain.errors import Malformed
-from marginguard.domain.model import Balance, ClosedTrade, MarginMode, Position, Side
+from marginguard.domain.model import (
+    Balance,
+    ClosedTrade,
+    MarginMode,
+    PendingTrade,
+    Position,
+    Side,
+)
 from marginguard.lnmarkets import wire
-from tests.integration.canned_exchange import OTHER_ID, TRADE_ID, closed_trade, trade
+from tests.integration.canned_exchange import (
+    OTHER_ID,
+    TRADE_ID,
+    canceled_trade,
+    closed_trade,
+    open_trade,
+    trade,
+)
 
 DELETED = object()
 
@@ -257,7 +271,7 @@ def test_an_impossible_closed_trade_is_refused(changes):
 
 def test_a_page_of_closed_trades_tells_where_to_go_on():
     page = wire.closed_page(bytes_of({"data": [closed_trade()], "nextCursor": "c"}))
-    assert [t.id for t in page.trades] == [TRADE_ID]
+    assert [t.id for t in page.items] == [TRADE_ID]
     assert page.next_cursor == "c"
 
 
@@ -338,3 +352,106 @@ def test_an_error_of_the_exchange_has_code_and_message():
 )
 def test_an_error_body_of_somebody_else_has_no_code(body):
     assert wire.api_error(body) is None
+
+
+def test_a_canceled_order_among_the_closed_trades_is_left_out():
+    """The exchange describes its list of closed trades so; such an order never ran."""
+    page = wire.closed_page(
+        bytes_of({"data": [canceled_trade(id=OTHER_ID), closed_trade()], "nextCursor": None})
+    )
+    assert [t.id for t in page.items] == [TRADE_ID]
+
+
+def test_a_limit_order_that_waits_is_read():
+    (pending,) = wire.open_trades(bytes_of([open_trade(stoploss=80_000)]))
+    assert pending == PendingTrade(
+        id=TRADE_ID,
+        side=Side.LONG,
+        quantity=1000,
+        price=90_000.5,
+        margin=100_000,
+        leverage=10.0,
+        stop_loss=80_000.0,
+        take_profit=None,
+        canceled=False,
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+        client_id=None,
+    )
+
+
+def test_a_canceled_order_is_read():
+    page = wire.canceled_page(bytes_of({"data": [canceled_trade()], "nextCursor": None}))
+    assert [(t.id, t.canceled) for t in page.items] == [(TRADE_ID, True)]
+    assert wire.canceled_trade(bytes_of(canceled_trade())).canceled
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"running": True},
+        {"closed": True},
+        {"canceled": True},
+        {"canceled": None},
+        {"canceled": 0},
+        {"price": 0},
+        {"price": None},
+        {"price": float("nan")},
+        {"quantity": 0},
+        {"quantity": "1000"},
+        {"margin": -1},
+        {"leverage": 0},
+        {"side": "long"},
+        {"stoploss": -1},
+        {"createdAt": None},
+        {"createdAt": "2026-01-01T00:00:00"},
+        {"id": ""},
+        {"clientId": 5},
+    ],
+)
+def test_an_impossible_open_order_refuses_the_list(changes):
+    with pytest.raises(Malformed):
+        wire.open_trades(bytes_of([open_trade(id=OTHER_ID), open_trade(**changes)]))
+
+
+def test_an_open_order_that_comes_twice_refuses_the_list():
+    with pytest.raises(Malformed, match="twice"):
+        wire.open_trades(bytes_of([open_trade(), open_trade()]))
+    with pytest.raises(Malformed, match="twice"):
+        wire.canceled_page(bytes_of({"data": [canceled_trade()] * 2, "nextCursor": None}))
+
+
+@pytest.mark.parametrize("payload", [open_trade(clientId="mine"), trade(clientId="mine")])
+def test_an_order_that_waits_or_runs_tells_its_id(payload):
+    assert wire.live_trade_id(bytes_of(payload), client_id="mine") == TRADE_ID
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        closed_trade(),
+        canceled_trade(),
+        trade(open=True),
+        trade(running=False),
+        trade(running=None),
+        trade(id=None),
+        trade(clientId="another"),
+        trade(clientId=None),
+        [],
+        {},
+    ],
+)
+def test_an_order_that_neither_waits_nor_runs_or_is_another_is_refused(payload):
+    with pytest.raises(Malformed):
+        wire.live_trade_id(bytes_of(payload), client_id="mine")
+
+
+@pytest.mark.parametrize("payload", [[], [canceled_trade()], canceled_trade()])
+def test_canceling_all_answers_a_list_or_one(payload):
+    found = wire.canceled_trades(bytes_of(payload))
+    assert len(found) == (1 if payload else 0)
+
+
+@pytest.mark.parametrize("payload", [None, {}, [trade()], [None], "ok"])
+def test_canceling_all_with_another_answer_is_refused(payload):
+    with pytest.raises(Malformed):
+        wire.canceled_trades(bytes_of(payload))

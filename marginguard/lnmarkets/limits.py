@@ -1,0 +1,126 @@
+"""How many calls the exchange allows, kept to before a call is sent.
+
+The exchange takes 5 calls a second signed with one key, and 1 unsigned call a second from one
+address; it does not say how it counts. So no second of any position may hold more. A leaky
+bucket for five calls lets five through at once and five more within the second after; a
+bucket for one call lets through one, and the next a second later. A budget of N calls is
+therefore N buckets for one, taken in turn.
+"""
+
+import asyncio
+from collections import deque
+from typing import Final, Self
+
+from aiolimiter import AsyncLimiter
+
+from marginguard.domain.errors import Transient
+
+PERIOD_S: Final = 1.1
+"""The exchange's second, and a tenth more: calls may arrive closer together than they left."""
+
+READS_A_PERIOD: Final = 3
+"""What one look at an account takes: the balance, the isolated trades, the cross position."""
+
+CHANGES_A_PERIOD: Final = 2
+"""The rest of the 5: what closes or adds margin never waits for what only looks."""
+
+UNSIGNED_A_PERIOD: Final = 1
+
+
+class Budget:
+    """At most `calls` calls in any `PERIOD_S / rate_scale` seconds, first come, first served."""
+
+    def __init__(self, calls: int, *, rate_scale: float = 1.0) -> None:
+        self._period_s = PERIOD_S / rate_scale
+        # The one that was used longest ago comes first.
+        self._buckets = deque(AsyncLimiter(1, self._period_s) for _ in range(calls))
+        self._line = asyncio.Lock()
+        self._in_line = 0
+        self._paused_until_s = float("-inf")
+
+    @property
+    def idle(self) -> bool:
+        """Whether a call would be let through at once."""
+        return not self._in_line and self._pause_left_s() <= 0 and self._buckets[0].has_capacity()
+
+    async def take(self, patience_s: float) -> None:
+        """Return when a call may be sent.
+
+        Raises `Transient` if that is not within `patience_s` seconds, and at once where the
+        calls in line or a pause rule it out from the start.
+        """
+        if self.idle:
+            await self._next_bucket()
+            return
+        least_s = self._pause_left_s() + self._in_line // len(self._buckets) * self._period_s
+        if least_s > patience_s:
+            raise self._over_limit(least_s, patience_s)
+        self._in_line += 1
+        try:
+            async with asyncio.timeout(patience_s), self._line:
+                left_s = self._pause_left_s()
+                while left_s > 0:
+                    await asyncio.sleep(left_s)
+                    left_s = self._pause_left_s()
+                await self._next_bucket()
+        except TimeoutError as error:
+            raise self._over_limit(self._period_s, patience_s) from error
+        finally:
+            self._in_line -= 1
+
+    def pause(self, seconds: float) -> None:
+        """Let no call through for so many seconds."""
+        until_s = asyncio.get_running_loop().time() + seconds
+        self._paused_until_s = max(self._paused_until_s, until_s)
+
+    async def _next_bucket(self) -> None:
+        await self._buckets[0].acquire()
+        self._buckets.rotate(-1)
+
+    def _pause_left_s(self) -> float:
+        return max(0.0, self._paused_until_s - asyncio.get_running_loop().time())
+
+    def _over_limit(self, wait_s: float, patience_s: float) -> Transient:
+        return Transient(
+            f"the exchange's limit on calls leaves no room within {patience_s:.1f} s",
+            retry_after_s=wait_s,
+        )
+
+
+class Limits:
+    """The calls of one key, or the unsigned ones of one address: reads, and changes apart.
+
+    A change takes from the budget of the reads too while nobody else wants it. `rate_scale`
+    multiplies the exchange's limits, for a simulated exchange whose limits are so multiplied.
+    """
+
+    def __init__(self, *, reads: int, changes: int, rate_scale: float) -> None:
+        self._period_s = PERIOD_S / rate_scale
+        self._reads = Budget(reads, rate_scale=rate_scale)
+        self._changes = Budget(changes, rate_scale=rate_scale)
+
+    @classmethod
+    def of_key(cls, *, rate_scale: float = 1.0) -> Self:
+        """Return the limits of calls that are signed with one key."""
+        return cls(reads=READS_A_PERIOD, changes=CHANGES_A_PERIOD, rate_scale=rate_scale)
+
+    @classmethod
+    def of_address(cls, *, rate_scale: float = 1.0) -> Self:
+        """Return the limits of calls that are not signed; none of them changes anything."""
+        return cls(reads=UNSIGNED_A_PERIOD, changes=0, rate_scale=rate_scale)
+
+    async def take(self, patience_s: float, *, change: bool) -> None:
+        """Return when a call may be sent; raises `Transient` if not within `patience_s` s."""
+        if not change or (not self._changes.idle and self._reads.idle):
+            await self._reads.take(patience_s)
+        else:
+            await self._changes.take(patience_s)
+
+    def pause(self, retry_after_s: float | None) -> None:
+        """Note a 429: send nothing for `retry_after_s` seconds, or for a period if it is None.
+
+        Reads begin a period after the changes, which so are first in line.
+        """
+        seconds = self._period_s if retry_after_s is None else retry_after_s
+        self._changes.pause(seconds)
+        self._reads.pause(seconds + self._period_s)
