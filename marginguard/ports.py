@@ -77,6 +77,10 @@ class PriceSource(Protocol):
         """Return a fresh quote; raises `Transient` or `StaleData` when there is none."""
         ...
 
+    def bear_out(self, position: Position) -> None:
+        """Take note of a position just read: its P&L may confirm a price that jumped."""
+        ...
+
 
 class Journal(Protocol):
     """The write-ahead record on the local disk, drained to the database."""

@@ -2,10 +2,12 @@
 
 from collections.abc import Collection, Iterator
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 import durationpy
 
-from marginguard.config.models import ActionsSettings, File, GuardSettings
+from marginguard.config.fields import is_loopback
+from marginguard.config.models import AccountSettings, ActionsSettings, File, GuardSettings
 from marginguard.config.problems import Fault, Loc
 from marginguard.domain.model import ActionKind
 
@@ -15,11 +17,22 @@ _ALWAYS_ALLOWED_TIMEOUT = timedelta(seconds=30)
 def file_faults(file: File) -> Iterator[Fault]:
     """Yield the contradictions that concern the whole file."""
     yield from _timing(file)
+    if file.exchange.rate_scale != 1 and not all(_on_this_machine(a) for a in file.accounts):
+        yield _fault(
+            "exchange",
+            "rate_scale",
+            rule="must be 1 unless every account's rest_url is on this machine: a real exchange"
+            " would refuse calls over its limits",
+        )
     seen: set[str] = set()
     for index, account in enumerate(file.accounts):
         if account.id in seen:
             yield _fault("accounts", index, "id", rule="is used twice: each account needs its own")
         seen.add(account.id)
+
+
+def _on_this_machine(account: AccountSettings) -> bool:
+    return is_loopback(urlsplit(account.rest_url).hostname or "")
 
 
 def _timing(file: File) -> Iterator[Fault]:

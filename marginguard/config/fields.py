@@ -163,7 +163,8 @@ def _refuse_if_exposed(value: str, surroundings: Surroundings) -> None:
 Secret = Annotated[SecretStr, BeforeValidator(_secret)]
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether a host name or address is this machine's own."""
     if host == "localhost":
         return True
     try:
@@ -178,7 +179,7 @@ def _check_address(value: str, *, encrypted: str, plain: str) -> None:
     _ = url.port  # raises ValueError for an impossible one
     if not url.hostname or not value.isprintable() or " " in value:
         raise ValueError("no host")
-    if url.scheme != encrypted and not (url.scheme == plain and _is_loopback(url.hostname)):
+    if url.scheme != encrypted and not (url.scheme == plain and is_loopback(url.hostname)):
         raise ValueError("the wrong scheme")
 
 

@@ -76,6 +76,7 @@ class ExchangeSettings(Table):
     timeout: Duration = Field(timedelta(seconds=5), description=DURATION)
     max_jump: Number = Field(5.0, gt=0, lt=100, description="a percentage above 0 and below 100")
     stale_after: Duration = Field(timedelta(seconds=5), description=DURATION)
+    rate_scale: Number = Field(1.0, ge=1, le=1000, description="a number from 1 to 1000")
 
 
 class ActionsSettings(Table):

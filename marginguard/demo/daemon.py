@@ -23,6 +23,9 @@ interval = "{interval_ms}ms"
 timeout = "10s"
 state_dir = "{state_dir}"
 
+[exchange]
+rate_scale = {rate_scale:g}
+
 [actions]
 base_delay = "100ms"
 settle_delay = "100ms"
@@ -35,6 +38,7 @@ _ACCOUNT = """
 [[accounts]]
 id = "{name}"
 rest_url = "{rest_url}"
+stream_url = "{stream_url}"
 key = "{key}"
 secret = "{secret}"
 passphrase = "{passphrase}"
@@ -68,13 +72,16 @@ def write_config(
     directory: Path,
     *,
     rest_url: str,
+    stream_url: str,
     webhook_url: str,
     interval_s: float,
+    rate_scale: float,
     credentials: Mapping[str, Credentials],
 ) -> Path:
     """Write the configuration for the three accounts and the two guards; return its path."""
     text = _CONFIG.format(
         interval_ms=round(interval_s * 1000),
+        rate_scale=rate_scale,
         state_dir=directory / "state",
         webhook_url=webhook_url,
     )
@@ -82,6 +89,7 @@ def write_config(
         text += _ACCOUNT.format(
             name=name,
             rest_url=rest_url,
+            stream_url=stream_url,
             key=held.key,
             secret=held.secret,
             passphrase=held.passphrase,

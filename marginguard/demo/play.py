@@ -89,8 +89,10 @@ class Demo:
             config = write_config(
                 self.directory,
                 rest_url=server.rest_url,
+                stream_url=server.stream_url,
                 webhook_url=receiver.url,
                 interval_s=MARKET_SECONDS_PER_CYCLE / self.speed,
+                rate_scale=self.speed,
                 credentials=market.credentials(),
             )
             log = self.directory / "daemon.log"

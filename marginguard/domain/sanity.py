@@ -103,9 +103,14 @@ class Belief:
 
     def judge(self, last: Price, at_s: float) -> bool:
         """Return whether a price just seen may be believed, and remember it."""
-        confirmed = self._is_confirmed(last, at_s, self._unconfirmed)
+        accepted = self._accepted
+        # Nearly every price is near the one before it.
+        if accepted is not None and not jumps(last, accepted, self._max_jump):
+            confirmed = True
+        else:
+            confirmed = self._is_confirmed(last, at_s, self._unconfirmed)
         if confirmed:
-            self._accept(last)
+            self._accepted, self._unconfirmed = last, None
         else:
             self._unconfirmed = last
         return confirmed
@@ -114,17 +119,10 @@ class Belief:
         """Return whether a price seen earlier is believed by now; it is no witness for itself."""
         confirmed = self._is_confirmed(last, at_s, None)
         if confirmed:
-            self._accept(last)
+            self._accepted, self._unconfirmed = last, None
         return confirmed
 
-    def _accept(self, last: Price) -> None:
-        self._accepted = last
-        self._unconfirmed = None
-
     def _is_confirmed(self, last: Price, at_s: float, unconfirmed: Price | None) -> bool:
-        # Nearly every price is near the one before it.
-        if self._accepted is not None and not jumps(last, self._accepted, self._max_jump):
-            return True
         oldest_s = at_s - self._witness_life_s
         return is_confirmed(
             last=last,

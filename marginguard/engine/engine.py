@@ -90,6 +90,7 @@ class Engine:
         self._books = {guard.id: self._book(guard.id, guard.account_id) for guard in self._guards}
         self._runners: tuple[GuardRunner, ...] = ()
         self._scheduler: Scheduler | None = None
+        self._bars: dict[AccountId, str | None] = {}
         self.first_pass = asyncio.Event()
         """Set once every guard has been run."""
 
@@ -104,6 +105,13 @@ class Engine:
         for runner in self._runners:
             if runner.guard.account_id == account_id and runner.guard.real_time_monitoring:
                 self._wake(runner)
+
+    def bar(self, account_id: AccountId, reason: str | None) -> None:
+        """Disarm the guards of an account that cannot be guarded, or (None) let them arm."""
+        self._bars[account_id] = reason
+        for runner in self._runners:
+            if runner.guard.account_id == account_id:
+                runner.bar(reason)
 
     def _wake(self, runner: GuardRunner) -> None:
         if self._scheduler is not None:
@@ -206,11 +214,13 @@ class Engine:
 
     def _runner(self, guard: Guard, account: Account, actions: asyncio.TaskGroup) -> GuardRunner:
         book = self._books[guard.id]
+        health = self._health(book)
+        health.bar(self._bars.get(guard.account_id))
         executor = self._executors[guard.account_id]
         return GuardRunner(
             guard=guard,
             book=book,
-            health=self._health(book),
+            health=health,
             account=account,
             executor=executor,
             looker=Looker(

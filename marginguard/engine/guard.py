@@ -96,6 +96,10 @@ class GuardRunner:
         """Return in how many seconds to run again, `beat_s` being when the interval says so."""
         return self._health.next_look_s(beat_s)
 
+    def bar(self, reason: str | None) -> None:
+        """Say why the guard cannot guard though it sees; None: it can."""
+        self._health.bar(reason)
+
     def breached_at(self, quote: PriceQuote) -> bool:
         """Return whether the positions known from the last look call for another one at `quote`."""
         return self.guard.real_time_monitoring and calls_for_a_look(

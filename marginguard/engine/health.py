@@ -35,13 +35,21 @@ class Health:
         self._new_id = new_id
         self._blind_since_s: float | None = None
         self._refused = False
+        self._barred: str | None = None
         self._announced: ArmedState | None = None
 
     async def sees(self) -> None:
         """Note that the guard has read everything that it needs."""
         self._blind_since_s = None
         self._refused = False
-        await self._turn(ArmedState.ARMED, "it sees its positions and the price")
+        if self._barred is not None:
+            await self._turn(ArmedState.DISARMED, self._barred)
+        else:
+            await self._turn(ArmedState.ARMED, "it sees its positions and the price")
+
+    def bar(self, reason: str | None) -> None:
+        """Say why the guard cannot guard though it sees (None: it can), from its next look on."""
+        self._barred = reason
 
     async def blind(self, error: MarginguardError) -> None:
         """Note that the guard could not read what it needs; too long, and it is degraded."""

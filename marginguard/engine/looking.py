@@ -56,6 +56,8 @@ class Looker:
         execution.positions_total = sum(covers(position.id) for position in positions)
         with execution.timed("settling"):
             recovered = await self._settle(positions, read_at_s)
+        for position in positions:
+            self._prices.bear_out(position)
         with execution.timed("price"):
             quote = await self._prices.quote()
         price_age_s = self._clock.monotonic() - quote.received_s

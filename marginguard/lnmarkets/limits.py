@@ -1,17 +1,14 @@
 """How many calls the exchange allows, kept to before a call is sent.
 
 The exchange takes 5 calls a second signed with one key, and 1 unsigned call a second from one
-address; it does not say how it counts. So no second of any position may hold more. A leaky
-bucket for five calls lets five through at once and five more within the second after; a
-bucket for one call lets through one, and the next a second later. A budget of N calls is
-therefore N buckets for one, taken in turn.
+address; it does not say how it counts. So no second, wherever it begins, may hold more. A leaky
+bucket such as `aiolimiter`'s does not keep to that: one for five calls lets five through at
+once and five more within the second after.
 """
 
 import asyncio
 from collections import deque
 from typing import Final, Self
-
-from aiolimiter import AsyncLimiter
 
 from marginguard.domain.errors import Transient
 
@@ -26,14 +23,17 @@ CHANGES_A_PERIOD: Final = 2
 
 UNSIGNED_A_PERIOD: Final = 1
 
+# A timer may fire a hair early; waiting for less than this would only spin.
+_CLOCK_TICK_S: Final = 0.001
+
 
 class Budget:
     """At most `calls` calls in any `PERIOD_S / rate_scale` seconds, first come, first served."""
 
     def __init__(self, calls: int, *, rate_scale: float = 1.0) -> None:
         self._period_s = PERIOD_S / rate_scale
-        # The one that was used longest ago comes first.
-        self._buckets = deque(AsyncLimiter(1, self._period_s) for _ in range(calls))
+        # When each call of the budget may be made again, by the loop's clock; soonest first.
+        self._free_at_s = deque([float("-inf")] * calls)
         self._line = asyncio.Lock()
         self._in_line = 0
         self._paused_until_s = float("-inf")
@@ -41,7 +41,7 @@ class Budget:
     @property
     def idle(self) -> bool:
         """Whether a call would be let through at once."""
-        return not self._in_line and self._pause_left_s() <= 0 and self._buckets[0].has_capacity()
+        return not self._in_line and self._wait_s() <= 0
 
     async def take(self, patience_s: float) -> None:
         """Return when a call may be sent.
@@ -50,21 +50,22 @@ class Budget:
         calls in line or a pause rule it out from the start.
         """
         if self.idle:
-            await self._next_bucket()
+            self._use()
             return
-        least_s = self._pause_left_s() + self._in_line // len(self._buckets) * self._period_s
+        rounds, place = divmod(self._in_line, len(self._free_at_s))
+        least_s = self._wait_s(place) + rounds * self._period_s
         if least_s > patience_s:
-            raise self._over_limit(least_s, patience_s)
+            raise _over_limit(least_s, patience_s)
         self._in_line += 1
         try:
             async with asyncio.timeout(patience_s), self._line:
-                left_s = self._pause_left_s()
-                while left_s > 0:
-                    await asyncio.sleep(left_s)
-                    left_s = self._pause_left_s()
-                await self._next_bucket()
+                wait_s = self._wait_s()
+                while wait_s > 0:
+                    await asyncio.sleep(max(wait_s, _CLOCK_TICK_S))
+                    wait_s = self._wait_s()
+                self._use()
         except TimeoutError as error:
-            raise self._over_limit(self._period_s, patience_s) from error
+            raise _over_limit(self._wait_s(), patience_s) from error
         finally:
             self._in_line -= 1
 
@@ -73,18 +74,21 @@ class Budget:
         until_s = asyncio.get_running_loop().time() + seconds
         self._paused_until_s = max(self._paused_until_s, until_s)
 
-    async def _next_bucket(self) -> None:
-        await self._buckets[0].acquire()
-        self._buckets.rotate(-1)
+    def _wait_s(self, place: int = 0) -> float:
+        """Return the seconds until the one at `place` in line may go; 0 or less for now."""
+        may_go_s = max(self._paused_until_s, self._free_at_s[place])
+        return may_go_s - asyncio.get_running_loop().time()
 
-    def _pause_left_s(self) -> float:
-        return max(0.0, self._paused_until_s - asyncio.get_running_loop().time())
+    def _use(self) -> None:
+        self._free_at_s.popleft()
+        self._free_at_s.append(asyncio.get_running_loop().time() + self._period_s)
 
-    def _over_limit(self, wait_s: float, patience_s: float) -> Transient:
-        return Transient(
-            f"the exchange's limit on calls leaves no room within {patience_s:.1f} s",
-            retry_after_s=wait_s,
-        )
+
+def _over_limit(wait_s: float, patience_s: float) -> Transient:
+    return Transient(
+        f"the exchange's limit on calls leaves no room within {patience_s:.1f} s",
+        retry_after_s=max(0.0, wait_s),
+    )
 
 
 class Limits:

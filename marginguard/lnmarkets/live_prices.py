@@ -70,30 +70,29 @@ class LivePrices:
         self._belief.saw_position(position, self._clock.monotonic())
         self._reconsider()
 
-    def take_index(self, price: Price) -> None:
+    def take_index(self, price: Price, received_s: float) -> None:
         """Take an index of the stream: it may confirm a price that jumped, and refutes none."""
-        self._belief.saw_index(price, self._clock.monotonic())
+        self._belief.saw_index(price, received_s)
         self._reconsider()
 
-    def take_last(self, price: Price) -> None:
-        """Take a last price of the stream."""
-        now_s = self._clock.monotonic()
-        self._heard_s = now_s
+    def take_last(self, price: Price, received_s: float) -> None:
+        """Take a last price of the stream, received at `received_s` (monotonic seconds)."""
+        self._heard_s = received_s
         if self._silent:
             self._silent = False
             structlog.get_logger().info("price.stream_back", last=price)
         quote = PriceQuote(
             last=price,
-            index=self._belief.index(now_s),
-            received_s=now_s,
-            confirmed=self._belief.judge(price, now_s),
+            index=self._belief.index(received_s),
+            received_s=received_s,
+            confirmed=self._belief.judge(price, received_s),
         )
         if quote.confirmed:
             if self._doubtful is not None:
                 self._end_doubt(self._doubtful, quote)
             self._pass_on(quote)
         else:
-            self._doubt(quote, now_s)
+            self._doubt(quote)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Pass on in time what stays in doubt, and tell of silence, until `stop` is set."""
@@ -106,14 +105,14 @@ class LivePrices:
         for on_tick in self._listeners:
             on_tick(quote)
 
-    def _doubt(self, quote: PriceQuote, now_s: float) -> None:
+    def _doubt(self, quote: PriceQuote) -> None:
         if self._doubtful is None:
-            self._doubt_began_s = now_s
+            self._doubt_began_s = quote.received_s
             self._must_pass_on.set()
         self._doubtful = quote
         if self._passed_on:
             self._pass_on(quote)
-        elif now_s - self._doubt_began_s >= self._confirm_within_s:
+        elif quote.received_s - self._doubt_began_s >= self._confirm_within_s:
             self._pass_on_in_doubt(quote)
 
     def _pass_on_in_doubt(self, quote: PriceQuote) -> None:

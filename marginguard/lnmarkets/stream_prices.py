@@ -15,13 +15,16 @@ _MAX_PATIENCE_S: Final = 300.0
 
 
 class PriceSink(Protocol):
-    """Where the stream's prices go; each call must return quickly."""
+    """Where the stream's prices go; each call must return quickly.
 
-    def take_last(self, price: Price) -> None:
+    `received_s` is when the price arrived, in monotonic seconds.
+    """
+
+    def take_last(self, price: Price, received_s: float) -> None:
         """Take a last price that was just received."""
         ...
 
-    def take_index(self, price: Price) -> None:
+    def take_index(self, price: Price, received_s: float) -> None:
         """Take an index that was just received."""
         ...
 
@@ -116,16 +119,16 @@ class PublicStream:
         if not isinstance(frame, Tick):
             return
         topic = frame.topic
-        self._heard_s[topic] = self._clock.monotonic()
+        received_s = self._heard_s[topic] = self._clock.monotonic()
         self._patience[topic] = self._patience_s
         clock = self._server_clock
-        now_ms = None if clock.offset_s is None else clock.timestamp_ms()
+        now_ms = clock.timestamp_ms() if clock.measured else None
         objection = self._orders[topic].objection(frame, now_ms)
         if objection is None:
             if topic == LAST_PRICE:
-                self._sink.take_last(frame.price)
+                self._sink.take_last(frame.price, received_s)
             else:
-                self._sink.take_index(frame.price)
+                self._sink.take_index(frame.price, received_s)
         elif objection in {"future", "late"}:
             self._mistimed.note(objection)
 

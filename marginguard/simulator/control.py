@@ -74,7 +74,8 @@ class Control:
         wanted = _parse(_PriceBody, call)
         index = None if wanted.index is None else Price(wanted.index)
         self._exchange.set_price(Price(wanted.price), self._clock.now(), index=index)
-        return wanted.model_dump(exclude_none=True)
+        answer = {"price": number(self._exchange.last)}
+        return answer if index is None else answer | {"index": number(self._exchange.index)}
 
     def _funding(self, call: Call) -> object:
         wanted = _parse(_FundingBody, call)

@@ -21,6 +21,7 @@ from marginguard.simulator.accounts import (
     Account,
     Credentials,
 )
+from marginguard.simulator.cash_in import with_cash_in
 from marginguard.simulator.contract import Limit, funding_fee, opposite
 from marginguard.simulator.cross_book import CrossBook
 from marginguard.simulator.events import (
@@ -35,7 +36,8 @@ from marginguard.simulator.events import (
 from marginguard.simulator.funding import DEFAULT_FUNDING_RATE, FundingClock, Settlement
 from marginguard.simulator.history import Stamps
 from marginguard.simulator.market import Market
-from marginguard.simulator.refusals import bad_request, not_found
+from marginguard.simulator.refusals import bad_request
+from marginguard.simulator.trade_lists import TradeLists
 from marginguard.simulator.trades import Ending, Order, Trade
 
 _UUID_BITS: Final = 128
@@ -77,10 +79,7 @@ class Exchange:
         )
         self._ids = ids
         self._accounts: dict[str, Account] = {}
-        self._open: dict[UUID, Trade] = {}
-        self._running: dict[UUID, Trade] = {}
-        self._closed: dict[UUID, Trade] = {}
-        self._canceled: dict[UUID, Trade] = {}
+        self._trades = TradeLists()
         self._settlements: list[Settlement] = []
         self._funding_clock = FundingClock()
         self._trade_stamps = Stamps()
@@ -114,11 +113,7 @@ class Exchange:
     @property
     def all_trades(self) -> tuple[Trade, ...]:
         """Every trade of every account: ended and canceled, then running and open ones."""
-        return tuple(
-            trade
-            for trades_of_a_kind in (self._closed, self._canceled, self._running, self._open)
-            for trade in trades_of_a_kind.values()
-        )
+        return self._trades.everything
 
     @property
     def settlements(self) -> tuple[Settlement, ...]:
@@ -156,20 +151,20 @@ class Exchange:
         return self._accounts.get(key)
 
     def running_trades(self, account: Account) -> tuple[Trade, ...]:
-        """Return the account's running trades, oldest first."""
-        return tuple(t for t in self._running.values() if t.account == account.key)
+        """Return the account's running trades, first filled first."""
+        return self._trades.running(account)
 
     def open_trades(self, account: Account) -> tuple[Trade, ...]:
         """Return the account's trades that wait to be filled, oldest first."""
-        return tuple(t for t in self._open.values() if t.account == account.key)
+        return self._trades.open(account)
 
     def canceled_trades(self, account: Account) -> tuple[Trade, ...]:
         """Return the account's canceled trades, newest first; no two at one time."""
-        return tuple(t for t in reversed(self._canceled.values()) if t.account == account.key)
+        return self._trades.canceled(account)
 
     def closed_trades(self, account: Account) -> tuple[Trade, ...]:
         """Return the account's ended trades, newest ending first; no two end at one time."""
-        return tuple(t for t in reversed(self._closed.values()) if t.account == account.key)
+        return self._trades.closed(account)
 
     def open_trade(self, account: Account, order: Order, now: datetime) -> Trade:
         """Fill an order, or let it wait for its price.
@@ -189,24 +184,18 @@ class Exchange:
         if limit is None and trades.exit_reached(trade, self.last) is not None:
             raise bad_request("The spread would end the trade at once: use less leverage")
         account.pay(trade.cost)
-        if limit is None:
-            self._running[trade.id] = trade
-            self._tell(TradeChanged(event=TradeEvent.FILLED, trade=trade, at=now))
-            return trade
-        self._open[trade.id] = trade
-        self._tell(TradeChanged(event=TradeEvent.OPEN, trade=trade, at=now))
+        event = TradeEvent.OPEN if trade.is_open else TradeEvent.FILLED
+        self._tell(TradeChanged(event=event, trade=self._trades.put(trade), at=now))
         self._fill_what_the_price_reaches(now)
-        return self._running.get(trade.id, trade)
+        return self._trades.find(account, trade.id)
 
     def cancel_trade(self, account: Account, trade_id: UUID, now: datetime) -> Trade:
         """Take an open trade back; what it cost returns to the balance."""
-        trade = self._known_trade(account, trade_id)
+        trade = self._trades.find(account, trade_id)
         if not trade.is_open:
             raise bad_request(f"Trade {trade_id} is not open")
-        canceled = replace(trade, canceled_at=self._trade_stamps.take(now))
+        canceled = self._trades.put(replace(trade, canceled_at=self._trade_stamps.take(now)))
         account.receive(trade.cost)
-        del self._open[trade.id]
-        self._canceled[trade.id] = canceled
         self._tell(TradeChanged(event=TradeEvent.CANCELED, trade=canceled, at=now))
         return canceled
 
@@ -228,26 +217,26 @@ class Exchange:
             raise bad_request("Amount must be above 0 sats")
         changed = trades.with_margin_added(self._running_trade(account, trade_id), amount)
         account.pay(amount)
-        return self._keep(changed)
+        return self._trades.put(changed)
 
     def cash_in(self, account: Account, trade_id: UUID, amount: Sats) -> Trade:
         """Move `amount` sats (above 0) out of a running trade: profit first, then margin."""
         if amount <= 0:
             raise bad_request("Amount must be above 0 sats")
         trade = self._running_trade(account, trade_id)
-        changed = trades.with_cash_in(trade, amount, last=self.last)
+        changed = with_cash_in(trade, amount, last=self.last)
         account.receive(amount)
-        return self._keep(changed)
+        return self._trades.put(changed)
 
     def set_stop_loss(self, account: Account, trade_id: UUID, price: Price | None) -> Trade:
         """Set (None: remove) the stop-loss of a running trade."""
         trade = self._running_trade(account, trade_id)
-        return self._keep(trades.with_stop_loss(trade, price, last=self.last))
+        return self._trades.put(trades.with_stop_loss(trade, price, last=self.last))
 
     def set_take_profit(self, account: Account, trade_id: UUID, price: Price | None) -> Trade:
         """Set (None: remove) the take-profit of a running trade."""
         trade = self._running_trade(account, trade_id)
-        return self._keep(trades.with_take_profit(trade, price, last=self.last))
+        return self._trades.put(trades.with_take_profit(trade, price, last=self.last))
 
     def pass_time(self, now: datetime) -> None:
         """Settle the funding that has come due since this was last called, at the last price."""
@@ -281,7 +270,7 @@ class Exchange:
         time = self._settlement_stamps.take(now)
         settlement = Settlement(id=next(self._ids), time=time, rate=rate, price=self.last)
         self._settlements.append(settlement)
-        for trade in tuple(self._running.values()):
+        for trade in self._trades.running():
             self._fund(trade, settlement, now)
         self.cross.settle(settlement, now)
         self._end_what_the_price_ends(now)
@@ -295,40 +284,28 @@ class Exchange:
             # With the margin gone there is nothing left to lose: 1 sat stays for the
             # liquidation to take, so that leverage stays a number.
             fee = Sats(trade.margin - 1)
-            paid = self._keep(trades.with_funding(trade, fee))
+            paid = self._trades.put(trades.with_funding(trade, fee))
             self._tell(TradeFunded(trade=paid, fee=fee, at=now))
             self._end(paid, Ending.LIQUIDATION, paid.liquidation, now)
             return
-        funded = self._keep(trades.with_funding(trade, due))
+        funded = self._trades.put(trades.with_funding(trade, due))
         self._accounts[trade.account].receive(Sats(max(0, -due)))
         self._tell(TradeFunded(trade=funded, fee=due, at=now))
 
     def _running_trade(self, account: Account, trade_id: UUID) -> Trade:
-        known = self._known_trade(account, trade_id)
-        if not known.is_running:
+        trade = self._trades.find(account, trade_id)
+        if not trade.is_running:
             raise bad_request(f"Trade {trade_id} is not running")
-        return known
-
-    def _known_trade(self, account: Account, trade_id: UUID) -> Trade:
-        for known in (self._running, self._open, self._closed, self._canceled):
-            trade = known.get(trade_id)
-            if trade is not None and trade.account == account.key:
-                return trade
-        raise not_found(f"Trade {trade_id} not found")
-
-    def _keep(self, trade: Trade) -> Trade:
-        self._running[trade.id] = trade
         return trade
 
     def _fill_what_the_price_reaches(self, now: datetime) -> None:
-        for trade in tuple(self._open.values()):
+        for trade in self._trades.open():
             if trade.limit is not None and trade.limit.reached_at(self.last):
-                del self._open[trade.id]
-                filled = self._keep(replace(trade, filled_at=now))
+                filled = self._trades.put(replace(trade, filled_at=now))
                 self._tell(TradeChanged(event=TradeEvent.FILLED, trade=filled, at=now))
 
     def _end_what_the_price_ends(self, now: datetime) -> None:
-        for trade in tuple(self._running.values()):
+        for trade in self._trades.running():
             if (reached := trades.exit_reached(trade, self.last)) is not None:
                 self._end(trade, *reached, now)
 
@@ -338,8 +315,7 @@ class Exchange:
             trade, ending, price, fee_rate=account.fee_rate, at=self._trade_stamps.take(now)
         )
         account.receive(trades.payout(ended))
-        del self._running[trade.id]
-        self._closed[trade.id] = ended
+        self._trades.put(ended)
         self._tell(TradeChanged(event=TradeEvent.of(ending), trade=ended, at=now))
         return ended
 

@@ -3,11 +3,10 @@
 The stream is at `/v1` on the same port.
 """
 
-import asyncio
 import math
 import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -95,20 +94,16 @@ async def serve(
         handle_signals=False,
         shutdown_timeout=_SHUTDOWN_TIMEOUT_S,
     )
-    await runner.setup()
-    pushing = asyncio.create_task(stream.run())
-    try:
+    async with AsyncExitStack() as closing:
+        closing.push_async_callback(runner.cleanup)
+        await runner.setup()
         bound = await _listen(runner, host, port)
+        stream.start()
+        closing.push_async_callback(stream.close)
+        closing.push_async_callback(line.close)
         yield RunningServer(
             host=host, port=bound, clock=clock, faults=handler.faults, calls=handler.calls
         )
-    finally:
-        try:
-            await line.close()
-            await stream.close()
-            await pushing
-        finally:
-            await runner.cleanup()
 
 
 class _SkewedClock:

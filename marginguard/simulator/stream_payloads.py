@@ -1,14 +1,16 @@
 """The stream's topics, and what is pushed on them. Times are milliseconds since the epoch."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from types import MappingProxyType
 from typing import Final
 
 import orjson
 
 from marginguard.domain.units import Price
+from marginguard.simulator.candles import MINUTE
 from marginguard.simulator.cross import CrossPosition
 from marginguard.simulator.events import (
     CrossChanged,
@@ -24,7 +26,7 @@ from marginguard.simulator.exchange import Exchange
 from marginguard.simulator.funding import next_funding_time
 from marginguard.simulator.orders import CrossOrder
 from marginguard.simulator.trades import MAX_QUANTITY, Trade
-from marginguard.simulator.wire import number, type_of_side
+from marginguard.simulator.wire import cross_position_payload, number, type_of_side
 
 _PAIR: Final = "btc_usd"
 _MARKET: Final = f"futures/inverse/{_PAIR}"
@@ -36,6 +38,7 @@ FUNDING: Final = f"{_MARKET}/funding"
 TRADES: Final = f"{_MARKET}/isolated/trades"
 ORDERS: Final = f"{_MARKET}/cross/orders"
 POSITION: Final = f"{_MARKET}/cross/position"
+MINUTE_CANDLE: Final = f"{_MARKET}/ohlc/1m"
 _RESOLUTIONS: Final = (
     *("1m", "3m", "5m", "10m", "15m", "30m", "45m", "1h", "2h", "3h", "4h"),
     *("1d", "1w", "1month", "3months"),
@@ -45,7 +48,7 @@ PUBLIC: Final = frozenset(
     {LAST_PRICE, INDEX, TICKER, BUCKETS, FUNDING, "announcements"}
     | {f"{_MARKET}/ohlc/{resolution}" for resolution in _RESOLUTIONS}
 )
-"""What anybody may subscribe to. Candles and announcements are accepted and never pushed."""
+"""What anybody may subscribe to. Longer candles and announcements are never pushed."""
 
 PRIVATE: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -125,6 +128,7 @@ def market_pushes(exchange: Exchange, at: datetime) -> tuple[Push, ...]:
         Push(topic=INDEX, data={"time": time, "index": index}),
         Push(topic=TICKER, data=ticker),
         Push(topic=BUCKETS, data={"time": time, "buckets": [bucket]}),
+        *_candle_push(exchange),
     )
 
 
@@ -166,21 +170,23 @@ def _order_push(order: CrossOrder) -> Push:
 
 
 def _position_payload(position: CrossPosition, last: Price) -> dict[str, object]:
-    return {
-        "quantity": position.quantity,
-        "leverage": position.leverage,
-        "margin": position.margin,
-        "entryPrice": None if position.entry_price is None else number(position.entry_price),
-        "liquidation": None if position.liquidation is None else number(position.liquidation),
-        "totalPl": position.realised_pl + position.pl_at(last),
-        "fundingFees": position.funding_fees,
-        "tradingFees": position.trading_fees,
-        "initialMargin": position.running_margin,
-        "maintenanceMargin": position.maintenance_margin,
-        "runningMargin": position.running_margin,
-        "deltaPl": position.pl_at(last),
-        "updatedAt": milliseconds(position.updated_at),
-    }
+    """Return the position as REST does, but without its id and the time in milliseconds."""
+    payload = cross_position_payload(position, last)
+    del payload["id"]
+    return payload | {"updatedAt": milliseconds(position.updated_at)}
+
+
+def _candle_push(exchange: Exchange) -> Iterator[Push]:
+    for candle in islice(exchange.market.candles.candles(MINUTE), 1):
+        data = {
+            "time": milliseconds(candle.time),
+            "open": number(candle.open),
+            "high": number(candle.high),
+            "low": number(candle.low),
+            "close": number(candle.close),
+            "volume": 0,
+        }
+        yield Push(topic=MINUTE_CANDLE, data=data)
 
 
 def _trade_payload(changed: TradeChanged) -> dict[str, object]:

@@ -56,35 +56,32 @@ class StreamServer:
         self._open: Counter[str] = Counter()
         self._connections: set[_Connection] = set()
         self._stopping = asyncio.Event()
+        self._beating: asyncio.Task[None] | None = None
         self._silent = False
 
-    async def run(self) -> None:
-        """Push what happens on the exchange, and the market as a heartbeat, until `close`.
-
-        The heartbeat passes the exchange's time too, so that funding is settled on its clock.
-        """
+    def start(self) -> None:
+        """Begin to push what happens on the exchange, and the market as a heartbeat."""
         self._exchange.observers.append(self._observe)
-        try:
-            while not await sleep_or_stop(HEARTBEAT_S, self._stopping):
-                now = self._clock.now()
-                self._exchange.pass_time(now)
-                self._push(market_pushes(self._exchange, now))
-        finally:
-            self._exchange.observers.remove(self._observe)
+        self._beating = asyncio.create_task(self._beat())
 
     async def close(self) -> None:
-        """Say goodbye to every connection; `run` ends."""
+        """Say goodbye to every connection, and push no more. Raises what ended the heartbeat."""
+        self._exchange.observers.remove(self._observe)
         self._stopping.set()
         await asyncio.gather(*(connection.close() for connection in self._connections))
+        if self._beating is not None:
+            await self._beating
 
     def suffer(self, fault: StreamFault) -> None:
         """Let `fault` happen, now."""
-        self._silent = (self._silent or fault is StreamFault.SILENCE) and (
-            fault is not StreamFault.RESUME
-        )
-        if fault is StreamFault.KILL:
-            for connection in self._connections:
-                connection.cut()
+        match fault:
+            case StreamFault.KILL:
+                for connection in self._connections:
+                    connection.cut()
+            case StreamFault.SILENCE:
+                self._silent = True
+            case StreamFault.RESUME:
+                self._silent = False
 
     async def handle(self, request: web.Request) -> web.WebSocketResponse | Reply:
         """Serve one connection until it ends; return a refusal where it may not begin."""
@@ -145,11 +142,17 @@ class StreamServer:
                         connection.send(connection.session.answer(message.data))
                 case WSMsgType.PING:
                     if not self._silent:
-                        await socket.pong(message.data)
+                        connection.send(message.data, WSMsgType.PONG)
                 case WSMsgType.PONG:
                     pass
                 case _:  # closed, by either side or by an error
                     return
+
+    async def _beat(self) -> None:
+        while not await sleep_or_stop(HEARTBEAT_S, self._stopping):
+            now = self._clock.now()
+            self._exchange.pass_time(now)  # funding is settled on the exchange's clock
+            self._push(market_pushes(self._exchange, now))
 
     def _observe(self, event: Event) -> None:
         if self._connections:
@@ -175,12 +178,12 @@ class _Connection:
         self.socket = socket
         self.session = session
         self._request = request
-        self._waiting: asyncio.Queue[bytes] = asyncio.Queue(_BACKLOG)
+        self._waiting: asyncio.Queue[tuple[bytes, WSMsgType]] = asyncio.Queue(_BACKLOG)
 
-    def send(self, frame: bytes) -> None:
+    def send(self, payload: bytes, kind: WSMsgType = WSMsgType.TEXT) -> None:
         """Queue a message; a connection that does not read is cut."""
         try:
-            self._waiting.put_nowait(frame)
+            self._waiting.put_nowait((payload, kind))
         except asyncio.QueueFull:
             self.cut()
 
@@ -188,7 +191,7 @@ class _Connection:
         """Send what is queued, in order, until the connection is gone."""
         with contextlib.suppress(ConnectionResetError):  # the reader sees the end too
             while True:
-                await self.socket.send_frame(await self._waiting.get(), WSMsgType.TEXT)
+                await self.socket.send_frame(*await self._waiting.get())
 
     async def close(self) -> None:
         """Say goodbye."""

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from marginguard.domain.contracts import INVERSE
 from marginguard.domain.model import Side
-from marginguard.domain.units import PRICE_STEP, SATS_PER_BTC, Price, Sats, Usd
+from marginguard.domain.units import SATS_PER_BTC, Price, Sats, Usd
 from marginguard.simulator.contract import (
     MAX_LEVERAGE,
     MIN_LEVERAGE,
@@ -166,43 +166,30 @@ def open_trade(
     return with_take_profit(trade, order.take_profit, last=fill)
 
 
+def leverage_of(quantity: Usd, margin: Sats, entry: Price) -> Fraction:
+    """Return `quantity * 1e8 / (margin * entry)`."""
+    return quantity * SATS_PER_BTC / (margin * Fraction(entry))
+
+
+def with_margin(trade: Trade, margin: Sats) -> Trade:
+    """Return `trade` with `margin` sats of margin, and the leverage and liquidation of that."""
+    return replace(
+        trade,
+        margin=margin,
+        leverage=float(leverage_of(trade.quantity, margin, trade.entry_price)),
+        liquidation=liquidation_price(trade.side, trade.quantity, trade.entry_price, margin),
+    )
+
+
 def with_margin_added(trade: Trade, amount: Sats) -> Trade:
     """Return `trade` with `amount` more sats of margin; its liquidation moves away.
 
     Raises `Rejected` when leverage would fall below 1.
     """
     margin = Sats(trade.margin + amount)
-    if _leverage(trade.quantity, margin, trade.entry_price) < MIN_LEVERAGE:
+    if leverage_of(trade.quantity, margin, trade.entry_price) < MIN_LEVERAGE:
         raise bad_request(f"Adding {amount} sats would bring leverage below {MIN_LEVERAGE}")
-    return _with_margin(trade, margin)
-
-
-def with_cash_in(trade: Trade, amount: Sats, *, last: Price) -> Trade:
-    """Return `trade` with `amount` sats taken out: profit first, then margin.
-
-    Profit is taken by moving the entry price towards `last`. A stop-loss that ends up beyond
-    the new liquidation price is removed. Raises `Rejected` when leverage would pass 100.
-    """
-    from_pl = min(amount, max(0, trade.pl_at(last)))
-    entry = trade.entry_price
-    if from_pl > 0:
-        entry = _entry_after_taking(trade, from_pl, last)
-    margin = Sats(trade.margin - (amount - from_pl))
-    if margin < 1 or _leverage(trade.quantity, margin, entry) > MAX_LEVERAGE:
-        raise bad_request(f"Cashing in {amount} sats would bring leverage above {MAX_LEVERAGE}")
-    taken = replace(
-        trade,
-        entry_price=entry,
-        cashed_in_pl=Sats(trade.cashed_in_pl + from_pl),
-        cashed_in_margin=Sats(trade.cashed_in_margin + amount - from_pl),
-    )
-    taken = _with_margin(taken, margin)
-    sign = trade.side.sign
-    if sign * last <= sign * taken.liquidation:
-        raise bad_request(f"Cashing in {amount} sats would liquidate the trade")
-    if taken.stop_loss is not None and sign * taken.stop_loss < sign * taken.liquidation:
-        return replace(taken, stop_loss=None)
-    return taken
+    return with_margin(trade, margin)
 
 
 def with_stop_loss(trade: Trade, price: Price | None, *, last: Price) -> Trade:
@@ -239,7 +226,7 @@ def with_funding(trade: Trade, amount: Sats) -> Trade:
     goes to the account's balance and leaves the margin as it is.
     """
     settled = replace(trade, funding_fees=Sats(trade.funding_fees + amount))
-    return _with_margin(settled, Sats(trade.margin - amount)) if amount > 0 else settled
+    return with_margin(settled, Sats(trade.margin - amount)) if amount > 0 else settled
 
 
 def exit_reached(trade: Trade, last: Price) -> tuple[Ending, Price] | None:
@@ -296,26 +283,3 @@ def _size(order: Order, fill: Price) -> tuple[Usd, Sats]:
     if margin < 1:
         raise bad_request("Margin must be at least 1 sat")
     return quantity, margin
-
-
-def _leverage(quantity: Usd, margin: Sats, entry: Price) -> Fraction:
-    return quantity * SATS_PER_BTC / (margin * Fraction(entry))
-
-
-def _with_margin(trade: Trade, margin: Sats) -> Trade:
-    return replace(
-        trade,
-        margin=margin,
-        leverage=float(_leverage(trade.quantity, margin, trade.entry_price)),
-        liquidation=liquidation_price(trade.side, trade.quantity, trade.entry_price, margin),
-    )
-
-
-def _entry_after_taking(trade: Trade, amount: int, last: Price) -> Price:
-    """Return the entry price that leaves `amount` sats less profit, at least, at `last`."""
-    sign = trade.side.sign
-    remaining = Fraction(trade.pl_at(last) - amount)
-    inverse = 1 / Fraction(last) + sign * remaining / (trade.quantity * SATS_PER_BTC)
-    steps = (1 / inverse) / Fraction(PRICE_STEP)
-    whole = math.ceil(steps) if trade.side is Side.LONG else math.floor(steps)
-    return Price(whole * PRICE_STEP)

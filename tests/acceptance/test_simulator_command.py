@@ -1,5 +1,8 @@
 """`marginguard simulator` as a process."""
 
+import base64
+import hashlib
+import hmac
 import json
 import re
 import signal
@@ -7,9 +10,12 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -17,6 +23,7 @@ TIMEOUT_S = 30
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "marginguard", "simulator"]
 ACCOUNT = ("--account", "key:hidden-secret:hidden-phrase:5000")
+LISTENING = r'rest_url = "http://(?P<address>[^"]+)/v3", stream_url = "ws://(?P=address)/v1"$'
 
 Start = Callable[..., tuple[subprocess.Popen[str], str]]
 
@@ -32,8 +39,8 @@ def start() -> Iterator[Start]:
         )
         started.append(process)
         for line in process.stderr:
-            if (found := re.search(r'rest_url = "(http://[^"]+)/v3"', line)) is not None:
-                return process, found.group(1)
+            if (found := re.search(LISTENING, line)) is not None:
+                return process, f"http://{found['address']}"
         pytest.fail(f"it ended with {process.wait()} before it listened")
 
     yield start_it
@@ -46,6 +53,26 @@ def start() -> Iterator[Start]:
 def get(url: str):
     with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
         return json.loads(answer.read())
+
+
+def signed_get(url: str):
+    """Return the status and the exchange's code (None: it was carried out)."""
+    stamp = str(int(time.time() * 1000))
+    text = f"{stamp}get{urlsplit(url).path}"
+    digest = hmac.new(b"hidden-secret", text.encode(), hashlib.sha256).digest()
+    headers = {
+        "lnm-access-key": "key",
+        "lnm-access-passphrase": "hidden-phrase",
+        "lnm-access-timestamp": stamp,
+        "lnm-access-signature": base64.b64encode(digest).decode(),
+    }
+    request = urllib.request.Request(url, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+            return answer.status, None
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.loads(error.read())["code"]
 
 
 def refused(*options: str) -> str:
@@ -93,6 +120,25 @@ def test_a_random_walk_moves_and_ends_on_a_signal(start):
     process.send_signal(signal.SIGTERM)
 
     assert process.wait(TIMEOUT_S) == 0
+
+
+def test_the_clock_is_off_by_as_much_as_is_asked_for(start):
+    _, base = start("--clock-skew", "-1000")
+
+    behind = datetime.now(UTC) - datetime.fromisoformat(get(f"{base}/v3/time")["time"])
+
+    assert abs(behind.total_seconds() - 1000) < TIMEOUT_S
+
+
+def test_a_key_has_the_permissions_it_is_given(start):
+    account = ("--account", "key:hidden-secret:hidden-phrase:5000:account:read,futures:write")
+    _, base = start(*account)
+
+    granted = signed_get(f"{base}/v3/account")
+    refused = signed_get(f"{base}/v3/futures/isolated/trades/running")
+
+    assert granted == (200, None)
+    assert refused == (403, "FORBIDDEN")
 
 
 def test_a_port_in_use_is_one_clear_line():

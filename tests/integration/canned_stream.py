@@ -106,7 +106,7 @@ async def canned_stream(**settings: Any) -> AsyncIterator[CannedStream]:
     stream = CannedStream(**settings)
     app = web.Application()
     app.router.add_get("/v1", stream.handle)
-    server = TestServer(app, host="127.0.0.1")
+    server = TestServer(app, host="127.0.0.1", port=stream.port or None)
     await server.start_server()
     assert server.port is not None
     stream.port = server.port

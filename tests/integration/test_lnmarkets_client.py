@@ -1,5 +1,6 @@
 """The clients over real HTTP with canned answers."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -11,8 +12,10 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from marginguard.domain.errors import Malformed, Rejected, Transient, Unauthorized
+from marginguard.domain.errors import Malformed, MarginguardError, Rejected, Transient, Unauthorized
+from marginguard.domain.model import ClosedTrade, MarginMode, Side
 from marginguard.domain.outcome import OutcomeKind
+from marginguard.lnmarkets import client
 from marginguard.lnmarkets.client import AccountClient, PublicClient
 from marginguard.lnmarkets.server_clock import ServerClock
 from marginguard.lnmarkets.signing import Credentials
@@ -23,14 +26,20 @@ from tests.integration.canned_exchange import (
     CLOSE,
     CLOSED,
     CROSS_POSITION,
+    FILLED,
     OTHER_ID,
     RUNNING,
     TRADE_ID,
+    TRANSFERS,
     HandClock,
     canned_exchange,
     closed_trade,
+    cross_order,
     cross_position,
+    page,
     trade,
+    transfer,
+    waiting_order,
 )
 
 SECRET = "the-secret"
@@ -106,6 +115,111 @@ async def test_running_positions_are_read(exchange, account):
     assert [p.id for p in await account.running_positions()] == [TRADE_ID, OTHER_ID]
 
 
+async def test_the_cross_position_stands_among_the_running_ones(exchange, account):
+    exchange.answer(RUNNING, [trade()])
+    exchange.answer(CROSS_POSITION, cross_position(quantity=-1000))
+    isolated, cross = await account.running_positions()
+    assert (isolated.id, isolated.mode) == (TRADE_ID, MarginMode.ISOLATED)
+    assert (cross.id, cross.mode, cross.side, cross.quantity) == (
+        "cross",
+        MarginMode.CROSS,
+        Side.SHORT,
+        1000,
+    )
+    assert cross.buffer == 500_000 - 1500
+
+
+async def test_isolated_trades_and_the_cross_position_are_read_at_once(exchange, account):
+    arrived = asyncio.Barrier(2)
+
+    async def both(payload):
+        async with asyncio.timeout(5):
+            await arrived.wait()
+        return web.json_response(payload)
+
+    exchange.handlers[RUNNING] = lambda _request: both([trade()])
+    exchange.handlers[CROSS_POSITION] = lambda _request: both(cross_position())
+    assert len(await account.running_positions()) == 2
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 429, 404])
+@pytest.mark.parametrize("path", [RUNNING, CROSS_POSITION])
+async def test_half_of_the_positions_is_never_taken_for_all(exchange, account, path, status):
+    """Failure 9: the other half may be about to be liquidated."""
+    exchange.answer(RUNNING, [trade()])
+    exchange.answer(CROSS_POSITION, cross_position())
+    exchange.answer(path, {"code": "NOT_FOUND", "message": "no"}, status=status)
+    with pytest.raises(MarginguardError):
+        await account.running_positions()
+
+
+async def test_a_malformed_cross_position_refuses_the_whole_read(exchange, account):
+    """Failure 10: what cannot be read is unknown."""
+    exchange.answer(RUNNING, [trade()])
+    exchange.answer(CROSS_POSITION, cross_position(margin=-1))
+    with pytest.raises(Malformed, match="margin"):
+        await account.running_positions()
+
+
+FORBIDDEN = {"code": "FORBIDDEN", "message": "missing permission"}
+
+
+async def test_a_key_without_the_cross_permission_guards_isolated_trades(exchange, account):
+    """Loud: once that cross is not covered, and no more calls for an hour."""
+    exchange.answer(RUNNING, [trade()])
+    exchange.answer(CROSS_POSITION, FORBIDDEN, status=403)
+    assert account.covers_cross
+    with capture_logs() as logs:
+        for _ in range(3):
+            assert [p.id for p in await account.running_positions()] == [TRADE_ID]
+    assert not account.covers_cross
+    told = [(e["event"], e["log_level"]) for e in logs if "cross" in e["event"]]
+    assert told == [("account.cross_not_covered", "warning")]
+    # Once, and once more after the resync of the clock.
+    assert len(exchange.calls(CROSS_POSITION)) == 2
+
+
+async def test_a_key_without_the_cross_permission_is_tried_again(exchange, account, monkeypatch):
+    monkeypatch.setattr(client, "CROSS_RETRY_S", 0.0)
+    exchange.answer(RUNNING, [trade()])
+    exchange.answer(CROSS_POSITION, FORBIDDEN, status=403)
+    await account.running_positions()
+    exchange.answer(CROSS_POSITION, cross_position())
+    with capture_logs() as logs:
+        assert [p.id for p in await account.running_positions()] == [TRADE_ID, "cross"]
+    assert account.covers_cross
+    assert "account.cross_covered" in [e["event"] for e in logs]
+
+
+async def test_a_permission_that_is_lost_is_a_refusal(exchange, account):
+    """Failure 6: a cross position that was seen does not silently vanish."""
+    exchange.answer(RUNNING, [trade()])
+    exchange.answer(CROSS_POSITION, cross_position())
+    await account.running_positions()
+    exchange.answer(CROSS_POSITION, FORBIDDEN, status=403)
+    with pytest.raises(Unauthorized):
+        await account.running_positions()
+
+
+async def test_a_key_that_is_refused_is_not_taken_for_one_without_the_permission(exchange, account):
+    """Failure 6: UNAUTHORIZED is about the key, FORBIDDEN about what it may do."""
+    exchange.answer(RUNNING, [trade()])
+    exchange.answer(CROSS_POSITION, {"code": "UNAUTHORIZED", "message": "no"}, status=401)
+    with pytest.raises(Unauthorized):
+        await account.running_positions()
+
+
+async def test_many_guards_that_look_at_once_cost_few_calls(exchange, account):
+    exchange.answer(RUNNING, [trade()])
+    exchange.answer("/v3/account", {"balance": 500})
+    looks = [account.running_positions() for _ in range(10)] + [
+        account.balance() for _ in range(10)
+    ]
+    await asyncio.gather(*looks)
+    for path in (RUNNING, CROSS_POSITION, "/v3/account"):
+        assert len(exchange.calls(path)) == 2
+
+
 async def test_one_bad_trade_refuses_the_whole_read(exchange, account):
     """Failure 10: nothing may silently be left out."""
     exchange.answer(RUNNING, [trade(), trade(id=OTHER_ID, margin=-1)])
@@ -156,6 +270,14 @@ async def test_a_refused_read_whose_resync_fails_does_not_blame_the_key(exchange
     exchange.answer("/v3/time", b"", status=502)
     with pytest.raises(Transient):
         await account.running_positions()
+
+
+async def test_a_refusal_under_an_unmeasured_clock_says_that_it_may_be_the_clock(exchange, account):
+    exchange.answer("/v3/account", {"code": "UNAUTHORIZED", "message": "no"}, status=401)
+    exchange.answer("/v3/time", b"", status=502)
+    with pytest.raises(Transient, match="clock cannot be measured") as caught:
+        await account.balance()
+    assert not isinstance(caught.value, Unauthorized)
 
 
 async def test_the_clock_is_set_right_on_request_and_a_failure_is_told(exchange, account):
@@ -331,6 +453,102 @@ async def test_a_bad_record_in_the_closed_list_refuses_the_read(exchange, accoun
     )
     with pytest.raises(Malformed):
         await account.closed_trade(TRADE_ID, SINCE)
+
+
+async def test_the_cross_position_is_closed_by_a_call_without_a_body(exchange, account):
+    exchange.answer("/v3/futures/cross/position/close", cross_order())
+    outcome = await account.close_position("cross")
+    assert (outcome.kind, outcome.exchange_id) == (OutcomeKind.DONE, cross_order()["id"])
+    (seen,) = exchange.seen
+    assert (seen.method, seen.body) == ("POST", b"")
+    message = f"{seen.headers['lnm-access-timestamp']}post/v3/futures/cross/position/close"
+    digest = hmac.new(SECRET.encode(), message.encode(), hashlib.sha256).digest()
+    assert seen.headers["lnm-access-signature"] == base64.b64encode(digest).decode()
+
+
+async def test_margin_for_the_cross_position_is_a_deposit(exchange, account):
+    exchange.answer("/v3/futures/cross/deposit", cross_position(margin=500_777))
+    outcome = await account.add_margin("cross", 777)
+    assert (outcome.kind, outcome.exchange_id) == (OutcomeKind.DONE, cross_position()["id"])
+    (seen,) = exchange.seen
+    assert (seen.method, json.loads(seen.body)) == ("POST", {"amount": 777})
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        None,
+        [],
+        {},
+        "ok",
+        cross_position(margin=-1),
+        cross_position(quantity=None),
+        cross_position(entryPrice=None),
+        waiting_order(),
+        cross_order(filledAt=None),
+        cross_order(price=0),
+        cross_order(id=None),
+        trade(),
+    ],
+)
+async def test_a_cross_change_whose_answer_does_not_parse_is_ambiguous(exchange, account, payload):
+    """Failure 10: a 2xx that cannot be read proves nothing about the call."""
+    exchange.answer("/v3/futures/cross/position/close", payload)
+    exchange.answer("/v3/futures/cross/deposit", payload)
+    assert (await account.close_position("cross")).kind is OutcomeKind.AMBIGUOUS
+    assert (await account.add_margin("cross", 5)).kind is OutcomeKind.AMBIGUOUS
+
+
+async def test_the_last_order_filled_is_what_closed_the_cross_position(exchange, account):
+    early = cross_order(id="early", price=96_000, filledAt="2026-01-01T13:00:00.000Z")
+    late = cross_order(id="late", price=95_000.5, filledAt="2026-01-01T14:00:00.000Z")
+    exchange.answer(FILLED, page(early, late))
+    closed = await account.closed_trade("cross", SINCE)
+    assert closed == ClosedTrade(
+        id="cross", exit_price=95_000.5, pl=None, closed_at=datetime(2026, 1, 1, 14, tzinfo=UTC)
+    )
+
+
+async def test_the_cross_position_was_not_closed_by_an_order_filled_before(exchange, account):
+    exchange.answer(FILLED, page(cross_order(filledAt="2026-01-01T11:59:59.000Z")))
+    assert await account.closed_trade("cross", SINCE) is None
+    exchange.answer(FILLED, page())
+    assert await account.closed_trade("cross", SINCE) is None
+
+
+async def test_deposits_since_a_time_are_counted_once_each(exchange, account):
+    """A transfer proves a deposit: an earlier one, or one told twice, must not."""
+    before = transfer(id="before", time="2026-01-01T11:59:59.999Z")
+    first = transfer(id="first", time="2026-01-01T12:00:00.000Z")
+    second = transfer(id="second", amount=-7, time="2026-01-01T12:00:05.000Z")
+    pages = {None: page(second, first, cursor="c"), "c": page(first, before)}
+
+    async def handle(request: web.Request) -> web.Response:
+        return web.json_response(pages[request.query.get("cursor")])
+
+    exchange.handlers[TRANSFERS] = handle
+    found = await account.deposits(SINCE)
+    assert [(t.id, t.amount) for t in found] == [("second", -7), ("first", 5000)]
+    asked = parse_qs(urlsplit(exchange.calls(TRANSFERS)[0].path_qs).query)
+    assert asked["from"] == ["2026-01-01T12:00:00.000Z"]
+
+
+async def test_times_of_ours_are_told_to_the_exchange_in_its_own(exchange, account, server_clock):
+    """Failure 8: a clock that is 10 s behind must not hide a deposit, or bring an older one."""
+    await server_clock.resync()
+    assert server_clock.offset_s == pytest.approx(10, abs=1)
+    exchange.answer(TRANSFERS, page(transfer(time="2026-01-01T12:00:05.000Z")))
+    assert await account.deposits(SINCE) == ()
+    exchange.answer(TRANSFERS, page(transfer(time="2026-01-01T12:00:15.000Z")))
+    assert len(await account.deposits(SINCE)) == 1
+
+
+async def test_a_list_of_transfers_that_never_ends_is_refused(exchange, account):
+    """What may be incomplete proves nothing about a deposit that is not in it."""
+    exchange.answer(TRANSFERS, page(cursor="again"))
+    with pytest.raises(Malformed, match="more than 5 pages"):
+        await account.deposits(SINCE)
+    assert len(exchange.calls(TRANSFERS)) == 5
 
 
 async def test_no_secret_shows_in_an_error_or_an_outcome(exchange, account):

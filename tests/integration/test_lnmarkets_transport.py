@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import itertools
 import json
 import socket
 
@@ -12,7 +13,7 @@ from aiohttp.abc import AbstractResolver
 
 from marginguard.domain.errors import Malformed, Rejected, Transient, Unreachable
 from marginguard.domain.outcome import OutcomeKind
-from marginguard.lnmarkets.limits import Limits
+from marginguard.lnmarkets.limits import PERIOD_S, Limits
 from marginguard.lnmarkets.signing import Credentials, Signer
 from marginguard.lnmarkets.transport import Key, Transport
 from tests.integration.canned_exchange import CLOSE, canned_exchange
@@ -364,3 +365,95 @@ async def test_a_read_is_resent_on_a_fresh_connection_when_the_kept_one_was_drop
     async with open_at(exchange.url) as transport:
         await transport.read("/time", raw)
         assert await transport.read("/fragile", raw) == b"{}"
+
+
+async def test_a_change_whose_turn_comes_too_late_is_not_sent(exchange):
+    """Failure 5: a wait for the exchange's limit counts inside the call's time-out."""
+    key = Key(signer=SIGNER, limits=Limits.of_key())
+    key.limits.pause(30.0)
+    async with open_at(exchange.url) as transport:
+        outcome = await transport.change("POST", PATH, take_id, key=key, body=b"{}")
+    assert outcome.kind is OutcomeKind.NOT_SENT
+    assert "before it was sent" in outcome.detail
+    assert outcome.retry_after_s == pytest.approx(30.0, abs=1.0)
+    assert exchange.seen == []
+
+
+async def test_a_read_whose_turn_comes_too_late_fails_at_once(exchange):
+    key = Key(signer=SIGNER, limits=Limits.of_key())
+    key.limits.pause(30.0)
+    async with open_at(exchange.url) as transport:
+        with pytest.raises(Transient, match="limit on calls") as caught:
+            await transport.read("/time", raw, key=key)
+    assert caught.value.retry_after_s is not None
+    assert exchange.seen == []
+
+
+async def test_a_call_is_signed_after_it_has_waited_for_its_turn(exchange):
+    """A signature is good for 30 s from its time, whatever the call waited before."""
+    order = []
+
+    class Spy(Signer):
+        def headers(self, method, path, data):
+            order.append("signed")
+            return super().headers(method, path, data)
+
+    class Watched(Limits):
+        async def take(self, patience_s, *, change):
+            await super().take(patience_s, change=change)
+            order.append("change" if change else "read")
+
+    key = Key(signer=Spy(CREDENTIALS, lambda: 1), limits=Watched.of_key())
+    async with open_at(exchange.url) as transport:
+        await transport.change("POST", PATH, take_id, key=key, body=b"{}")
+        await transport.read("/time", raw, key=key)
+    assert order == ["change", "signed", "read", "signed"]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_429_holds_back_all_calls_of_the_key_and_of_no_other(exchange, method):
+    """Failure 5: `Retry-After` for the whole key."""
+    busy = Key(signer=SIGNER, limits=Limits.of_key())
+    exchange.answer(CLOSE, {"code": "TOO_MANY_REQUESTS"}, status=429, Retry_After="20")
+    exchange.answer("/v3/time", {"code": "TOO_MANY_REQUESTS"}, status=429, Retry_After="20")
+    async with open_at(exchange.url) as transport:
+        if method == "GET":
+            with pytest.raises(Transient):
+                await transport.read("/time", raw, key=busy)
+        else:
+            await transport.change("POST", PATH, take_id, key=busy, body=b"{}")
+        sent = len(exchange.seen)
+        with pytest.raises(Transient, match="limit on calls"):
+            await transport.read("/time", raw, key=busy)
+        outcome = await transport.change("POST", PATH, take_id, key=busy, body=b"{}")
+        assert outcome.kind is OutcomeKind.NOT_SENT
+        assert len(exchange.seen) == sent
+        await transport.change("POST", PATH, take_id, key=a_key(), body=b"{}")
+        with pytest.raises(Transient, match="TOO_MANY_REQUESTS"):
+            await transport.read("/time", raw)
+    assert len(exchange.seen) == sent + 2
+
+
+async def test_unsigned_calls_from_an_address_are_spaced(exchange):
+    """The exchange's time and the first price at start must not meet its limit."""
+    arrived = []
+
+    async def note(_request: web.Request) -> web.Response:
+        arrived.append(asyncio.get_running_loop().time())
+        return web.json_response({})
+
+    exchange.handlers["/v3/time"] = note
+    async with Transport(exchange.url, timeout_s=PATIENCE_S, rate_scale=10) as transport:
+        await asyncio.gather(*(transport.read("/time", raw) for _ in range(3)))
+    gaps = [after - before for before, after in itertools.pairwise(arrived)]
+    assert all(gap > PERIOD_S / 10 / 2 for gap in gaps)
+
+
+async def test_an_answer_tells_how_long_it_took_without_the_wait_for_its_turn(exchange):
+    clock = asyncio.get_running_loop().time
+    async with Transport(exchange.url, timeout_s=PATIENCE_S, rate_scale=2) as transport:
+        await transport.fetch("/time")
+        asked_s = clock()
+        answer = await transport.fetch("/time")
+        elapsed_s = clock() - asked_s
+    assert 0 < answer.took_s < elapsed_s - PERIOD_S / 2 / 2

@@ -6,106 +6,19 @@ import hashlib
 import hmac
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from urllib.parse import urlencode
+from datetime import timedelta
 
 import aiohttp
 import pytest
-from yarl import URL
 
 from marginguard.domain.errors import ConfigError
 from marginguard.domain.units import Price, Sats
 from marginguard.simulator.accounts import Credentials
 from marginguard.simulator.exchange import Exchange, seeded_ids
-from marginguard.simulator.server import RunningServer, serve
+from marginguard.simulator.server import serve
+from tests.integration.signed_client import NOW, TRADE, Answer, Client, StillClock
 
-NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 BALANCE = 10_000_000
-TRADE = "/v3/futures/isolated/trade"
-
-
-class StillClock:
-    """A clock that is moved by hand."""
-
-    def __init__(self) -> None:
-        self.time = NOW
-
-    def now(self) -> datetime:
-        return self.time
-
-    def monotonic(self) -> float:
-        return 0.0
-
-
-@dataclass
-class Answer:
-    status: int
-    text: str
-    headers: dict[str, str]
-
-    @property
-    def value(self):
-        return json.loads(self.text)
-
-
-@dataclass
-class Client:
-    """Signs as the exchange's documentation says, independently of the simulator's own code."""
-
-    session: aiohttp.ClientSession
-    server: RunningServer
-    key: str = "key"
-    secret: str = "secret"
-    passphrase: str = "phrase"
-    at: datetime = NOW
-    changed_headers: dict[str, str | None] = field(default_factory=dict)
-
-    async def call(self, method: str, path: str, body: object = None, **query: object) -> Answer:
-        data = ""
-        if query:
-            data = f"?{urlencode(query)}"
-        if body is not None:
-            data = json.dumps(body)
-        stamp = str(int(self.at.timestamp() * 1000))
-        text = f"{stamp}{method.lower()}{path}{data}"
-        digest = hmac.new(self.secret.encode(), text.encode(), hashlib.sha256).digest()
-        headers = {
-            "lnm-access-key": self.key,
-            "lnm-access-passphrase": self.passphrase,
-            "lnm-access-timestamp": stamp,
-            "lnm-access-signature": base64.b64encode(digest).decode(),
-        } | self.changed_headers
-        target = path + (data if query else "")
-        return await self.plain(
-            method,
-            target,
-            data if body is not None else None,
-            {name: value for name, value in headers.items() if value is not None},
-        )
-
-    async def plain(self, method, target, data=None, headers=None) -> Answer:
-        # Encoded as it is: the client would otherwise rewrite the query that was signed.
-        url = URL(f"{self.server.base_url}{target}", encoded=True)
-        async with self.session.request(method, url, data=data, headers=headers) as response:
-            return Answer(response.status, await response.text(), dict(response.headers))
-
-    async def open_trade(self, **more: object) -> dict[str, object]:
-        body = {"type": "market", "side": "buy", "leverage": 10, "quantity": 1_000} | more
-        answer = await self.call("POST", TRADE, body)
-        assert answer.status == 200, answer.text
-        return answer.value
-
-    async def fault(self, method: str, path: str, fault: str, **more: object) -> None:
-        rule = {"method": method, "path": path, "fault": fault, "times": 1} | more
-        answer = await self.plain("POST", "/simulator/faults", json.dumps(rule))
-        assert answer.status == 200, answer.text
-
-    async def running(self) -> list[dict[str, object]]:
-        return (await self.call("GET", f"{TRADE}s/running")).value
-
-    async def calls(self) -> list[dict[str, object]]:
-        return (await self.plain("GET", "/simulator/calls")).value
 
 
 @pytest.fixture
@@ -277,6 +190,10 @@ async def test_a_cash_in_reaches_the_balance(client):
         ("POST", TRADE, {"type": "market", "side": "buy", "leverage": 10}),
         ("POST", TRADE, {"type": "market", "side": "up", "leverage": 10, "quantity": 1}),
         ("POST", TRADE, {"type": "limit", "side": "buy", "leverage": 10, "quantity": 1}),
+        (
+            *("POST", TRADE),
+            {"type": "market", "side": "buy", "leverage": 10, "quantity": 1, "price": 9},
+        ),
         ("POST", TRADE, {"type": "market", "side": "buy", "leverage": 101, "quantity": 1}),
         ("POST", TRADE, {"type": "market", "side": "buy", "leverage": 10, "quantity": 1.5}),
         ("POST", TRADE, {"type": "market", "side": "buy", "leverage": 10, "quantity": "1"}),
@@ -291,6 +208,7 @@ async def test_a_cash_in_reaches_the_balance(client):
         ("POST", TRADE, []),
         ("POST", f"{TRADE}/close", {}),
         ("POST", f"{TRADE}/close", {"id": "no uuid"}),
+        ("POST", f"{TRADE}/cancel", {"id": "%"}),
         ("POST", f"{TRADE}/add-margin", {"id": "%", "amount": 0}),
         ("POST", f"{TRADE}/add-margin", {"id": "%", "amount": 1.5}),
         ("POST", f"{TRADE}/add-margin", {"id": "%", "amount": 10**9}),
@@ -331,9 +249,9 @@ async def test_a_page_that_makes_no_sense_is_a_bad_request(client, query):
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("GET", "/v3/futures/cross/position"),
-        ("POST", "/v3/futures/cross/order"),
-        ("GET", "/v3/futures/candles"),
+        ("POST", "/v3/futures/cross/position"),
+        ("GET", "/v3/futures/cross/order"),
+        ("POST", "/v3/futures/candles"),
         ("POST", "/v3/ping"),
         ("GET", "/v2/user"),
         ("GET", "/v1"),
@@ -434,6 +352,7 @@ async def test_funding_is_settled_on_demand(client):
         ("PUT", "price", '{"price": 100.3}', ["steps of 0.5"]),
         ("PUT", "price", '{"price": "high"}', ["price"]),
         ("PUT", "price", '{"prize": 1}', ["price", "prize"]),
+        ("PUT", "price", '{"price": 99000, "index": 0.3}', ["Index", "0.5"]),
         ("PUT", "price", "", ["body"]),
         ("POST", "funding", '{"rate": null}', ["rate"]),
         ("POST", "faults", '{"fault": "explode"}', ["method", "path", "fault", "blackhole"]),

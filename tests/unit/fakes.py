@@ -149,6 +149,10 @@ class FakePrices:
         )
 
 
+    def bear_out(self, position):
+        self.borne_out_by = position
+
+
 class Ears:
     """Notifier and observations in one: remembers what it is told."""
 

@@ -52,7 +52,10 @@ class Desk:
 
     def last(self, *prices: float) -> None:
         for price in prices:
-            self.prices.take_last(price)
+            self.prices.take_last(price, self.clock.monotonic())
+
+    def index(self, price: float) -> None:
+        self.prices.take_index(price, self.clock.monotonic())
 
     @property
     def heard(self) -> list[tuple[float, bool]]:
@@ -68,7 +71,7 @@ def clock():
 def desk(clock):
     """At 100,000 since a moment ago, index and last price, with nothing told yet."""
     desk = Desk(clock)
-    desk.prices.take_index(100_000.0)
+    desk.index(100_000.0)
     desk.last(100_000.0)
     desk.told.clear()
     return desk
@@ -176,21 +179,21 @@ async def test_a_jump_that_the_next_tick_bears_out_brings_both(desk):
 
 
 async def test_a_jump_that_the_index_shows_is_passed_on_at_once(desk):
-    desk.prices.take_index(80_500)
+    desk.index(80_500)
     desk.last(80_000)
     assert desk.heard == [(80_000, True)]
 
 
 async def test_an_index_that_follows_bears_a_jump_out(desk):
     desk.last(80_000)
-    desk.prices.take_index(80_500)
+    desk.index(80_500)
     assert desk.heard == [(80_000, True)]
 
 
 async def test_an_index_that_lags_vetoes_nothing(desk):
     """Failure 20: the index may lag in a real crash."""
     desk.last(80_000)
-    desk.prices.take_index(99_999)
+    desk.index(99_999)
     assert desk.heard == []
     desk.last(80_001)
     assert desk.heard == [(80_000, True), (80_001, True)]
@@ -198,7 +201,7 @@ async def test_an_index_that_lags_vetoes_nothing(desk):
 
 async def test_an_index_of_long_ago_bears_nothing_out(clock):
     desk = Desk(clock)
-    desk.prices.take_index(80_000)
+    desk.index(80_000)
     clock.pass_time(6)
     desk.last(80_000)
     assert desk.heard == []
@@ -283,7 +286,7 @@ async def test_a_new_doubt_has_its_full_time(desk, clock):
 async def running_desk():
     """The prices' own tasks, on a loop whose time passes at once; at 100,000."""
     desk, stop = Desk(LoopClock()), asyncio.Event()
-    desk.prices.take_index(100_000.0)
+    desk.index(100_000.0)
     desk.last(100_000.0)
     desk.told.clear()
     desk.news.clear()
@@ -341,7 +344,7 @@ async def test_a_doubt_that_rest_settled_meanwhile_ends_confirmed():
 @pytest.mark.looptime
 async def test_silence_is_told_though_nobody_asks_for_a_price():
     """Failure 17: a silent topic is noticed by itself."""
-    async with running_desk() as running:
+    async with running_desk():
         with capture_logs() as logs:
             await asyncio.sleep(4.9)
             assert logs == []

@@ -1,12 +1,9 @@
-"""The simulated exchange as a whole: sats are conserved, whatever is done to it."""
+"""The simulated exchange as a whole: its accounts, its market, and how it is shown."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from fractions import Fraction
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from marginguard.domain.errors import ConfigError, Rejected
 from marginguard.domain.model import Side
@@ -18,7 +15,6 @@ from marginguard.simulator.trades import Order
 from marginguard.simulator.wire import equity, state_payload, trade_payload
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
-DEPOSITS = {"small": 300_000, "large": 50_000_000}
 TRADE_FIELDS = {
     *("id", "type", "side", "quantity", "margin", "leverage", "price", "entryPrice"),
     *("entryMargin", "exitPrice", "liquidation", "maintenanceMargin", "stoploss"),
@@ -34,133 +30,6 @@ def credentials(key: str = "k") -> Credentials:
 
 def order(side: Side = Side.LONG, **more: object) -> Order:
     return Order(**({"side": side, "leverage": Fraction(10), "quantity": 1_000} | more))
-
-
-class ExchangeMachine(RuleBasedStateMachine):
-    """Random commands on two accounts, many of them refused."""
-
-    def __init__(self):
-        super().__init__()
-        self.exchange = Exchange(price=Price(100_000.0), ids=seeded_ids(7), spread=10)
-        for key, balance in DEPOSITS.items():
-            self.exchange.add_account(credentials(key), Sats(balance), fee_tier=len(key) // 2)
-        self.now = NOW
-        self.ended = {}
-
-    def attempt(self, command):
-        """Run a command; one that is refused must change nothing."""
-        before = self.holdings()
-        try:
-            command()
-        except Rejected:
-            assert self.holdings() == before
-
-    def holdings(self):
-        return self.exchange.all_trades, [a.balance for a in self.exchange.accounts]
-
-    def pick(self, key, number):
-        """Return any trade there is, ended or not, of any account, and an account."""
-        every = self.exchange.all_trades
-        return self.exchange.account(key), every[number % len(every)].id if every else None
-
-    @rule(
-        key=st.sampled_from([*DEPOSITS]),
-        side=st.sampled_from(Side),
-        quantity=st.integers(0, 20_000),
-        leverage=st.sampled_from(["0.5", "1", "3.3", "10", "50", "100", "101"]),
-        stop=st.none() | st.integers(160_000, 240_000).map(lambda n: n / 2),
-    )
-    def open(self, key, side, quantity, leverage, stop):
-        wanted = order(side, quantity=quantity, leverage=Fraction(leverage), stop_loss=stop)
-        account = self.exchange.account(key)
-        self.attempt(lambda: self.exchange.open_trade(account, wanted, self.now))
-
-    @rule(key=st.sampled_from([*DEPOSITS]), number=st.integers(0, 50))
-    def close(self, key, number):
-        account, trade_id = self.pick(key, number)
-        self.attempt(lambda: self.exchange.close_trade(account, trade_id, self.now))
-
-    @rule(
-        key=st.sampled_from([*DEPOSITS]),
-        number=st.integers(0, 50),
-        amount=st.integers(-1, 2_000_000),
-        add=st.booleans(),
-    )
-    def move_margin(self, key, number, amount, add):
-        account, trade_id = self.pick(key, number)
-        move = self.exchange.add_margin if add else self.exchange.cash_in
-        self.attempt(lambda: move(account, trade_id, Sats(amount)))
-
-    @rule(
-        key=st.sampled_from([*DEPOSITS]),
-        number=st.integers(0, 50),
-        price=st.none() | st.integers(160_000, 240_000).map(lambda n: n / 2),
-        stop=st.booleans(),
-    )
-    def set_exit(self, key, number, price, stop):
-        account, trade_id = self.pick(key, number)
-        command = self.exchange.set_stop_loss if stop else self.exchange.set_take_profit
-        self.attempt(lambda: command(account, trade_id, price))
-
-    @rule(percent=st.integers(-200, 200))
-    def move_price(self, percent):
-        moved = round(self.exchange.last * (1 + percent / 1_000) * 2) / 2
-        self.exchange.set_price(Price(min(max(moved, 20_000.0), 500_000.0)), self.now)
-
-    @rule(rate=st.sampled_from([0.0001, -0.0003, 0.01, -0.02, 0.3]))
-    def settle_funding(self, rate):
-        self.exchange.settle_funding(rate, self.now)
-
-    @rule(milliseconds=st.integers(0, 3))
-    def pass_time(self, milliseconds):
-        self.now += timedelta(milliseconds=milliseconds)
-
-    @invariant()
-    def sats_are_conserved(self):
-        for account in self.exchange.accounts:
-            own = [t for t in self.exchange.all_trades if t.account == account.key]
-            held = sum(t.margin + t.maintenance_margin for t in own if t.closing is None)
-            fees = sum(t.opening_fee + t.closing.fee for t in own if t.closing is not None)
-            realised = sum(t.closing.pl for t in own if t.closing is not None)
-            realised += sum(t.cashed_in_pl for t in own)
-            funding = sum(t.funding_fees for t in own)
-            assert account.balance + held == DEPOSITS[account.key] + realised - fees - funding
-
-    @invariant()
-    def no_balance_and_no_running_margin_is_gone(self):
-        for account in self.exchange.accounts:
-            assert account.balance >= 0
-            assert all(t.margin > 0 for t in self.exchange.running_trades(account))
-
-    @invariant()
-    def an_ended_trade_stays_as_it_ended(self):
-        for trade in self.exchange.all_trades:
-            if trade.closing is not None:
-                assert self.ended.setdefault(trade.id, trade) == trade
-        running = {t.id for a in self.exchange.accounts for t in self.exchange.running_trades(a)}
-        assert running.isdisjoint(self.ended)
-
-    @invariant()
-    def ids_are_unique_and_ends_have_times_of_their_own(self):
-        every = self.exchange.all_trades
-        assert len({t.id for t in every}) == len(every)
-        for account in self.exchange.accounts:
-            times = [t.closing.at for t in self.exchange.closed_trades(account)]
-            assert times == sorted(set(times), reverse=True)
-
-    @invariant()
-    def no_running_trade_is_past_an_exit(self):
-        last = self.exchange.last
-        for account in self.exchange.accounts:
-            for trade in self.exchange.running_trades(account):
-                sign = trade.side.sign
-                assert sign * last > sign * trade.liquidation
-                assert trade.stop_loss is None or sign * last > sign * trade.stop_loss
-                assert trade.take_profit is None or sign * last < sign * trade.take_profit
-
-
-ExchangeMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-TestExchange = ExchangeMachine.TestCase
 
 
 def test_without_a_spread_every_price_is_the_last_price():

@@ -24,6 +24,10 @@ def refused(*options: str) -> str:
         "key:hidden-secret:hidden-phrase:-5",
         "key::hidden-phrase:5",
         "key:hidden-secret:hidden-phrase:5:5",
+        "key:hidden-secret:hidden-phrase:5:account:read,",
+        "key:hidden-secret:hidden-phrase:5:account:read,futures",
+        "key:hidden-secret:hidden-phrase:5:account:delete",
+        "key:hidden-secret:with-colon:hidden-phrase:5",
     ],
 )
 def test_every_bad_account_is_one_line_that_shows_no_secret(text):
@@ -60,6 +64,8 @@ def test_a_broken_price_file_is_named_with_its_line(tmp_path):
         (("--price", "0"), "--price"),
         (("--price", "100.3"), "steps of 0.5"),
         (("--spread", "-1"), "spread"),
+        (("--clock-skew", "nan"), "clock skew"),
+        (("--clock-skew", "1e9"), "clock skew"),
     ],
 )
 def test_wrong_options_are_one_clear_line(options, words):
