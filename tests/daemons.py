@@ -10,8 +10,9 @@ from pathlib import Path
 
 from marginguard.aio import SystemClock
 from marginguard.domain.model import Side
-from marginguard.simulator.accounts import Credentials
+from marginguard.simulator.accounts import DEFAULT_PERMISSIONS, Credentials
 from marginguard.simulator.exchange import Exchange, seeded_ids
+from marginguard.simulator.orders import CrossRequest
 from marginguard.simulator.server import serve
 from marginguard.simulator.trades import Order
 
@@ -29,7 +30,7 @@ passphrase = "passphrase-of-{name}"
 
 _SETTINGS = """
 [daemon]
-interval = "200ms"
+interval = "{interval}"
 timeout = "5s"
 retry_delay = "100ms"
 blind_after = "{blind_after}"
@@ -37,6 +38,7 @@ state_dir = "{state_dir}"
 
 [exchange]
 timeout = "2s"
+rate_scale = 1000
 
 [actions]
 base_delay = "50ms"
@@ -47,7 +49,7 @@ settle_delay = "50ms"
 class Market:
     """A simulated exchange with accounts that hold a 10x long of 1,000 USD at 100,000."""
 
-    def __init__(self, *names):
+    def __init__(self, *names, permissions=DEFAULT_PERMISSIONS):
         self.clock = SystemClock()
         self.exchange = Exchange(price=100_000.0, ids=seeded_ids(1))
         self.accounts = {}
@@ -58,12 +60,22 @@ class Market:
                 secret=f"secret-of-{name}",
                 passphrase=f"passphrase-of-{name}",
             )
-            self.accounts[name] = self.exchange.add_account(credentials, BALANCE)
+            self.accounts[name] = self.exchange.add_account(
+                credentials, BALANCE, permissions=permissions
+            )
             self.trades[name] = self.open(name)
 
     def open(self, name):
         order = Order(side=Side.LONG, leverage=Fraction(10), quantity=1_000)
         return self.exchange.open_trade(self.accounts[name], order, self.clock.now())
+
+    def open_cross(self, name="main", *, margin=100_000, leverage=20):
+        """Open a cross long of 1,000 USD, in place of the isolated trade."""
+        account, now = self.accounts[name], self.clock.now()
+        self.exchange.close_trade(account, self.trades[name].id, now)
+        self.exchange.cross.set_leverage(account, leverage, now)
+        self.exchange.cross.deposit(account, margin, now)
+        self.exchange.cross.order(account, CrossRequest(side=Side.LONG, quantity=1_000), now)
 
     def move(self, price):
         self.exchange.set_price(price, self.clock.now())
@@ -79,14 +91,28 @@ class Market:
         return [call for call in self.server.calls if call.path.endswith(ending)]
 
 
-def write_config(directory, market, guards, *, database_url=None, extra="", blind_after="60s"):
+def write_config(
+    directory,
+    market,
+    guards,
+    *,
+    database_url=None,
+    extra="",
+    blind_after="60s",
+    interval="200ms",
+    stream=False,
+):
     """Write a configuration for all of the market's accounts; return its path."""
-    text = _SETTINGS.format(state_dir=directory / "state", blind_after=blind_after)
+    text = _SETTINGS.format(
+        state_dir=directory / "state", blind_after=blind_after, interval=interval
+    )
     if database_url is not None:
         text += f'\n[database]\nurl = "{database_url}"\n'
     text += extra
     for name in market.accounts:
         text += _ACCOUNT.format(name=name, rest_url=market.server.rest_url)
+        if stream:
+            text += f'stream_url = "{market.server.stream_url}"\n'
     path = Path(directory) / "config.toml"
     path.touch(mode=0o600)
     path.write_text(text + guards)

@@ -165,6 +165,7 @@ class Daemon:
             ],
             clock=self._clock,
             on_result=on_result,
+            streamed=[account.id for account in self._config.accounts if account.stream_url],
         )
 
     def _listen(

@@ -184,6 +184,8 @@ class Transport:
             connector_owner=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"Accept": "application/json"},
+            # A POST without a body would name a type that the exchange need not take.
+            skip_auto_headers=["Content-Type"],
             trace_configs=traces,
         )
 

@@ -1,7 +1,7 @@
 """When accounts are validated: at start, every hour, and when something speaks against one."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 import structlog
@@ -21,6 +21,7 @@ from marginguard.lnmarkets.validation import (
 from marginguard.ports import Clock
 
 VALIDATE_EVERY_S: Final = 3600.0
+STREAM_PATIENCE_S: Final = 5.0
 _AT_MOST_EVERY_S: Final = 30.0
 
 
@@ -28,7 +29,7 @@ class Validator:
     """Validates all accounts, and tells `on_result` of each.
 
     `permissions` come from the stream, which alone tells them; until it has, what the key may do
-    is found out by trying the reads.
+    is found out by trying the reads. `streamed` are the accounts that have a stream.
     """
 
     def __init__(
@@ -37,16 +38,19 @@ class Validator:
         *,
         clock: Clock,
         on_result: Callable[[AccountValidation], None],
+        streamed: Collection[AccountId] = (),
     ) -> None:
         self._accounts = tuple(accounts)
         self._clock = clock
         self._on_result = on_result
         self._permissions: dict[AccountId, frozenset[str]] = {}
+        self._untold = set(streamed)
         self._asked = asyncio.Event()
         self._told: dict[AccountId, tuple[object, ...]] = {}
 
     def permissions(self, account_id: AccountId, permissions: frozenset[str]) -> None:
         """Take note of what a key may do; news is validated soon."""
+        self._untold.discard(account_id)
         if self._permissions.get(account_id) != permissions:
             self._permissions[account_id] = permissions
             self._asked.set()
@@ -56,7 +60,15 @@ class Validator:
         self._asked.set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Validate now, every hour and when asked, until `stop` is set."""
+        """Validate now, every hour and when asked, until `stop` is set.
+
+        The first time the streams get a few seconds to tell what the keys may do.
+        """
+        waited_until_s = self._clock.monotonic() + STREAM_PATIENCE_S
+        while self._untold and self._clock.monotonic() < waited_until_s:
+            if await self._sleep(waited_until_s - self._clock.monotonic(), stop):
+                return
+            self._asked.clear()
         while not stop.is_set():
             self._asked.clear()
             result = await validate_all(
@@ -73,15 +85,19 @@ class Validator:
             self._tell(result)
             if await sleep_or_stop(_AT_MOST_EVERY_S, stop):
                 return
-            await self._until_due(stop)
+            await self._sleep(VALIDATE_EVERY_S, stop)
 
-    async def _until_due(self, stop: asyncio.Event) -> None:
+    async def _sleep(self, seconds: float, stop: asyncio.Event) -> bool:
+        """Wait until asked, or for `seconds`, or until `stop` is set; return whether it is."""
         waits = [asyncio.create_task(self._asked.wait()), asyncio.create_task(stop.wait())]
         try:
-            await asyncio.wait(waits, timeout=VALIDATE_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                waits, timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED
+            )
         finally:
             for wait in waits:
                 wait.cancel()
+        return stop.is_set()
 
     def _tell(self, result: Validations) -> None:
         log = structlog.get_logger()

@@ -197,7 +197,6 @@ class CrossBook:
                 self._filled(holding, order, now, last=order.price)
             except Rejected:
                 self._canceled(holding, order.id, now)
-            self._liquidate_at(holding, order.price, now)
         self._liquidate_at(holding, last, now)
 
     def _filled(

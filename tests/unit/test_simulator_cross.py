@@ -275,6 +275,51 @@ def test_a_reversal_that_the_margin_does_not_cover_is_refused_whole():
     assert len(desk.book.filled_orders(desk.account)) == 1
 
 
+def test_a_reversal_to_a_smaller_position_must_be_covered_too():
+    desk = Desk(margin=110_000)
+    desk.order(1_000)
+    desk.move(91_000.0)  # closing leaves 8,890 sats, and 100 USD need 11,153
+
+    with pytest.raises(Rejected, match="Margin too low"):
+        desk.order(-1_100)
+
+    assert desk.position.quantity == 1_000
+
+
+def test_a_spread_takes_no_more_than_the_margin_and_liquidates_what_it_leaves():
+    desk = Desk(margin=150_000, spread=4_000)
+    desk.order(1_000)
+    desk.move(88_700.0)  # 43 USD above liquidation, and market orders sell 2,000 below
+
+    order = desk.order(-999)
+
+    liquidation, reduction, _ = desk.book.filled_orders(desk.account)
+    assert reduction == order
+    assert (reduction.price, reduction.trading_fee) == (86_700, 0)
+    assert (liquidation.type, liquidation.quantity) == (OrderType.LIQUIDATION, 1)
+    assert (desk.position.quantity, desk.position.margin) == (0, 0)
+    assert desk.position.realised_pl == -149_020
+
+
+@pytest.mark.parametrize(
+    ("setting", "entry", "margin"),
+    [
+        ({}, 120_000, 498_500),
+        ({"losing_reduction_books_loss": False}, 120_000, 498_500),
+        ({"losing_reduction_books_loss": True}, 100_000, 398_500),
+    ],
+)
+def test_the_exchange_is_told_what_a_losing_reduction_does(setting, entry, margin):
+    desk = Desk(**setting)
+    desk.order(1_000)
+    desk.move(80_000.0)
+
+    desk.order(-400)
+
+    assert (desk.position.quantity, desk.position.entry_price) == (600, entry)
+    assert desk.position.margin == margin
+
+
 def test_there_is_nothing_to_close_when_flat():
     desk = Desk()
 
@@ -416,7 +461,8 @@ def test_leverage_changes_what_is_needed_and_not_the_liquidation():
 def test_more_leverage_is_allowed_to_a_position_that_lacks_margin():
     desk = Desk(margin=102_501)
     desk.order(1_000)
-    desk.move(95_000.0)
+    desk.move(91_500.0)
+    assert cross.with_leverage(desk.position, 50).free_margin(Price(91_500.0)) < 0
 
     assert desk.book.set_leverage(desk.account, 50, NOW).leverage == 50
 
@@ -502,6 +548,17 @@ def test_funding_that_the_margin_cannot_bear_liquidates(rate):
 
     assert desk.position.quantity == desk.position.margin == 0
     assert desk.position.funding_fees == min(499_000, rate * 1_000_000)
+
+
+def test_funding_beyond_the_margin_liquidates_even_in_profit():
+    desk = Desk()
+    desk.order(1_000)
+    desk.move(150_000.0)
+
+    desk.exchange.settle_funding(0.9, NOW)
+
+    assert desk.position.quantity == desk.position.margin == 0
+    assert desk.position.funding_fees == 499_000
 
 
 def test_events_tell_of_orders_and_of_the_position():

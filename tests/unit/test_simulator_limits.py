@@ -76,7 +76,7 @@ def test_rates_grow_with_the_scale_and_sizes_do_not():
 
 
 def test_the_limits_are_the_documented_ones():
-    assert Limits(
+    documented = Limits(
         signed_per_s=5,
         unsigned_per_s=1,
         messages_per_s=10,
@@ -85,7 +85,9 @@ def test_the_limits_are_the_documented_ones():
         connections=32,
         new_connections_per_hour=500,
         authentications_per_minute=20,
-    ) == EXCHANGE_LIMITS
+    )
+
+    assert documented == EXCHANGE_LIMITS
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])

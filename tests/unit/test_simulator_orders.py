@@ -57,7 +57,12 @@ class Desk:
 
 @pytest.mark.parametrize(
     ("price", "short_of", "there", "beyond"),
-    [(90_000.0, 90_000.5, 90_000.0, 80_000.0), (110_000.0, 109_999.5, 110_000.0, 120_000.0)],
+    [
+        (90_000.0, 90_000.5, 90_000.0, 80_000.0),
+        (110_000.0, 109_999.5, 110_000.0, 120_000.0),
+        (100_000.5, 100_000.0, 100_000.5, 100_001.0),
+        (99_999.5, 100_000.0, 99_999.5, 99_999.0),
+    ],
 )
 def test_a_limit_is_reached_from_the_side_that_the_market_was_on(price, short_of, there, beyond):
     limit = Limit.placed(Price(price), last=Price(100_000.0))
