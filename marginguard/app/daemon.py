@@ -16,8 +16,8 @@ from marginguard.app.settings import (
     engine_settings,
     guards_to_run,
     needs_of,
-    venue_settings,
 )
+from marginguard.app.venues import open_venues
 from marginguard.config import Config
 from marginguard.domain.errors import Transient, Unauthorized
 from marginguard.domain.model import PriceQuote
@@ -25,11 +25,10 @@ from marginguard.domain.units import AccountId, PositionId
 from marginguard.engine.engine import Engine, Surroundings
 from marginguard.engine.executor import REQUEST_LIFE_S
 from marginguard.lnmarkets.client import AccountClient
-from marginguard.lnmarkets.stream import StreamLimits
 from marginguard.lnmarkets.stream_account import AccountListener
 from marginguard.lnmarkets.validation import AccountValidation, Verdict
 from marginguard.lnmarkets.validator import Validator
-from marginguard.lnmarkets.venue import Venue, VenueSettings
+from marginguard.lnmarkets.venue import Venue
 from marginguard.notify.webhook import NullNotifier, WebhookNotifier
 from marginguard.storage.journal import FileJournal
 from marginguard.storage.keeper import DatabaseKeeper
@@ -77,7 +76,7 @@ class Daemon:
         config = self._config
         journal = await FileJournal.open(config.daemon.state_dir)
         stack.push_async_callback(journal.close)
-        venues = await self._open_venues(stack)
+        venues = await open_venues(stack, config, clock=self._clock, stop=self._stop)
         url = config.database.url
         database = DatabaseKeeper(
             url=url.get_secret_value() if url else None,
@@ -98,19 +97,6 @@ class Daemon:
             )
             await self._run_engine(venues, journal, database, notifier)
             self._stop_telling.set()
-
-    async def _open_venues(self, stack: AsyncExitStack) -> dict[AccountId, Venue]:
-        """Return the exchange of each account; accounts with the same addresses share one."""
-        limits = StreamLimits()
-        made: dict[VenueSettings, Venue] = {}
-        venues = {}
-        for account in self._config.accounts:
-            settings = venue_settings(self._config, account)
-            if settings not in made:
-                venue = Venue(settings, clock=self._clock, stream_limits=limits, stop=self._stop)
-                made[settings] = await stack.enter_async_context(venue)
-            venues[account.id] = made[settings]
-        return venues
 
     async def _run_engine(
         self,

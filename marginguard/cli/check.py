@@ -1,6 +1,8 @@
 """`marginguard check`: what is wrong with a configuration, and where; needs no network."""
 
+import asyncio
 import json
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -8,10 +10,13 @@ from pathlib import Path
 
 import click
 
+from marginguard import logs
+from marginguard.app.venues import validate_online
 from marginguard.cli.common import ExitCode, config_option, json_option
 from marginguard.config import Config, GuardSettings, load_config
 from marginguard.domain.errors import ConfigError
 from marginguard.domain.model import ActionKind
+from marginguard.lnmarkets.validation import AccountValidation, Verdict
 
 _LATE_THRESHOLD = 95
 
@@ -28,13 +33,15 @@ class Finding:
 
 @click.command()
 @config_option
+@click.option("--online", is_flag=True, help="Ask the exchange about the accounts too.")
 @json_option
 @click.pass_context
-def check(ctx: click.Context, config_path: Path, *, as_json: bool) -> None:
+def check(ctx: click.Context, config_path: Path, *, online: bool, as_json: bool) -> None:
     """Say what is wrong with a configuration, and where.
 
-    Reads the file and the secrets that it refers to; needs no network and no database. Exits
-    with 0 when it can be run as it is, with 2 when anything in it is refused.
+    Reads the file and the secrets that it refers to; needs no database, and no network but with
+    --online. Exits with 0 when it can be run as it is, with 2 when anything in it is refused, and
+    with 1 when the exchange speaks against an account.
     """
     config: Config | None = None
     try:
@@ -43,11 +50,53 @@ def check(ctx: click.Context, config_path: Path, *, as_json: bool) -> None:
     except ConfigError as error:
         findings = [_refusal(line, config_path, "fix_config") for line in error.problems]
     faulty = any(finding.severity == "error" for finding in findings)
+    accounts: tuple[AccountValidation, ...] = ()
+    if online and config is not None and not faulty:
+        logs.configure(environ=os.environ, secrets=config.secret_values(), level=logging.CRITICAL)
+        accounts = asyncio.run(validate_online(config)).accounts
+        findings += [finding for account in accounts for finding in _of_account(account)]
     if as_json:
-        click.echo(json.dumps(_report(config_path, config, findings, valid=not faulty)))
+        report = _report(config_path, config, findings, valid=not faulty)
+        click.echo(json.dumps({**report, "accounts": [_account(a) for a in accounts]}))
     else:
         _print(config, findings, faulty=faulty)
-    ctx.exit(ExitCode.CONFIG if faulty else ExitCode.FINE)
+        for account in accounts:
+            click.echo(f"  {_account_in_words(account)}")
+    spoken_against = any(finding.severity == "problem" for finding in findings)
+    code = ExitCode.PROBLEM if spoken_against else ExitCode.FINE
+    ctx.exit(ExitCode.CONFIG if faulty else code)
+
+
+def _of_account(account: AccountValidation) -> Iterator[Finding]:
+    if account.verdict is not Verdict.VALID:
+        yield Finding(
+            severity="problem",
+            issue=f"account {account.account_id}: {account.reason} ({account.code})",
+            solution=account.advice or "",
+            action="update_api_key" if account.verdict is Verdict.INVALID else "check_connection",
+        )
+    for found in account.findings:
+        yield _warning(f"account {account.account_id}: {found.issue}", found.solution, found.action)
+
+
+def _account(account: AccountValidation) -> dict[str, object]:
+    return {
+        "id": account.account_id,
+        "verdict": account.verdict.value,
+        "code": account.code,
+        "last_validated": account.last_validated.isoformat(),
+        "balance_sats": None if account.balance is None else account.balance.available,
+        "permissions": None if account.permissions is None else sorted(account.permissions),
+    }
+
+
+def _account_in_words(account: AccountValidation) -> str:
+    words = f"account {account.account_id}: {account.verdict.value}"
+    if account.balance is not None:
+        words += f", {account.balance.available:,} sats to spend"
+    if account.permissions is not None:
+        words += f", key may {', '.join(sorted(account.permissions))}"
+    return words
 
 
 def _refusal(line: str, path: Path, action: str) -> Finding:

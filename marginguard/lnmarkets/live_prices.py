@@ -141,7 +141,13 @@ class LivePrices:
     def _reconsider(self) -> None:
         """Pass on what is in doubt, as confirmed, if it is borne out by now."""
         doubtful = self._doubtful
-        if doubtful is not None and self._belief.reconsider(doubtful.last, self._clock.monotonic()):
+        if doubtful is None:
+            return
+        now_s = self._clock.monotonic()
+        if now_s - doubtful.received_s > self._stale_after_s:
+            # The stream fell silent in doubt; whatever is true now, that price is old.
+            self._forget_doubt()
+        elif self._belief.reconsider(doubtful.last, now_s):
             self._forget_doubt()
             self._pass_on(replace(doubtful, confirmed=True))
 

@@ -9,7 +9,8 @@ from marginguard.domain.errors import Unauthorized
 from marginguard.domain.units import AccountId, PositionId
 from marginguard.lnmarkets.server_clock import ServerClock
 from marginguard.lnmarkets.signing import Credentials
-from marginguard.lnmarkets.stream import Connection, Stream, StreamLimits, StreamTimings
+from marginguard.lnmarkets.stream import Stream, StreamLimits, StreamTimings
+from marginguard.lnmarkets.stream_connection import Connection
 from marginguard.lnmarkets.stream_protocol import (
     ACCOUNT_TOPICS,
     AccountEvent,

@@ -7,7 +7,8 @@ from typing import Final, Protocol
 from marginguard.domain.errors import Unreachable
 from marginguard.domain.units import Price
 from marginguard.lnmarkets.server_clock import ServerClock
-from marginguard.lnmarkets.stream import BoundedLog, Connection, Stream, StreamLimits, StreamTimings
+from marginguard.lnmarkets.stream import Stream, StreamLimits, StreamTimings
+from marginguard.lnmarkets.stream_connection import BoundedLog, Connection
 from marginguard.lnmarkets.stream_protocol import LAST_PRICE, PUBLIC_TOPICS, Frame, Tick
 from marginguard.ports import Clock
 

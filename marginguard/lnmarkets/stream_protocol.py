@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from marginguard.domain.errors import Malformed, MarginguardError, Rejected, Transient, Unauthorized
-from marginguard.domain.units import PositionId, Price
+from marginguard.domain.units import CROSS, PositionId, Price
 from marginguard.lnmarkets.payload import MAX_PRICE
 from marginguard.lnmarkets.signing import Credentials
 
@@ -32,7 +32,6 @@ PUBLIC_TOPICS: Final = (LAST_PRICE, INDEX)
 ACCOUNT_TOPICS: Final = (ISOLATED_TRADES, CROSS_POSITION, WALLET_DEPOSIT, WALLET_WITHDRAWAL)
 
 _PRICE_FIELDS: Final = MappingProxyType({LAST_PRICE: "lastPrice", INDEX: "index"})
-_CROSS: Final = PositionId("cross")
 _TRADE_EVENTS: Final = frozenset(
     {"open", "filled", "closed", "canceled", "liquidation", "stoploss", "takeprofit", "funding"}
 )
@@ -194,7 +193,7 @@ def _cross_event(data: dict[str, Any]) -> AccountEvent | None:
     event = _event(CROSS_POSITION, data)
     if event not in _CROSS_EVENTS:
         return None
-    return AccountEvent(kind=f"cross.{event}", position_id=_CROSS)
+    return AccountEvent(kind=f"cross.{event}", position_id=CROSS)
 
 
 def _event(topic: str, data: dict[str, Any]) -> str:

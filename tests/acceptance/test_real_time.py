@@ -1,5 +1,9 @@
 """The daemon on the stream, and on the cross position."""
 
+import asyncio
+import json
+import sys
+
 import aiohttp
 import pytest
 
@@ -110,3 +114,40 @@ async def test_a_key_that_may_not_trade_disarms_its_guard_and_says_which_permiss
             await daemon.until(
                 "notice.guard_disarmed", "INVALID_ACCOUNT_STATUS", "futures:isolated:write"
             )
+
+
+async def check_online(config, *arguments):
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "marginguard", "check", "--online", "--config", str(config)),
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_check_online_says_what_an_account_is_good_for(state_dir):
+    market = Market()
+    async with market.open_for_trade():
+        config = write_config(state_dir, market, a_guard(), stream=True)
+        code, out, err = await check_online(config, "--json")
+    assert out, err
+    [account] = json.loads(out)["accounts"]
+    assert code == 0
+    assert account["verdict"] == "valid"
+    assert account["balance_sats"] == market.accounts["main"].balance
+    assert "futures:isolated:write" in account["permissions"]
+
+
+async def test_check_online_names_a_wrong_key_and_the_next_step(state_dir):
+    """Failure 16: caught at start."""
+    market = Market()
+    async with market.open_for_trade():
+        config = write_config(state_dir, market, a_guard(), stream=True)
+        config.write_text(config.read_text().replace("secret-of-main", "another-secret"))
+        code, _, err = await check_online(config)
+    assert code == 1
+    assert "INVALID_CREDENTIALS" in err
+    assert "another-secret" not in err
+    assert "Traceback" not in err

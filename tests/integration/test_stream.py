@@ -22,8 +22,9 @@ from marginguard.domain.units import Price, Sats, Usd
 from marginguard.lnmarkets import stream_protocol
 from marginguard.lnmarkets.server_clock import ServerClock, TimeReading
 from marginguard.lnmarkets.signing import Credentials
-from marginguard.lnmarkets.stream import BoundedLog, Connection, StreamLimits, StreamTimings
+from marginguard.lnmarkets.stream import StreamLimits, StreamTimings
 from marginguard.lnmarkets.stream_account import AccountListener, AccountStream
+from marginguard.lnmarkets.stream_connection import BoundedLog, Connection
 from marginguard.lnmarkets.stream_prices import PublicStream
 from marginguard.simulator import accounts as simulator_accounts
 from marginguard.simulator.accounts import Account

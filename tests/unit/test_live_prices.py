@@ -273,6 +273,16 @@ async def test_a_price_passed_on_in_doubt_is_passed_on_again_when_borne_out(desk
     assert (await desk.prices.quote()).confirmed
 
 
+async def test_a_price_in_doubt_that_grew_old_is_never_passed_on_as_confirmed(desk, clock):
+    """Failure 19: a witness that comes late does not make an old price a new one."""
+    desk.last(80_000)
+    clock.pass_time(1.0)
+    desk.last(60_000)
+    clock.pass_time(5.1)
+    desk.index(60_000)
+    assert desk.heard == [(60_000, False)]
+
+
 async def test_a_new_doubt_has_its_full_time(desk, clock):
     desk.last(80_000)
     clock.pass_time(0.9)
@@ -343,13 +353,20 @@ async def test_a_doubt_that_rest_settled_meanwhile_ends_confirmed():
 
 @pytest.mark.looptime
 async def test_silence_is_told_though_nobody_asks_for_a_price():
-    """Failure 17: a silent topic is noticed by itself."""
-    async with running_desk():
+    """Failure 17: a silent topic is noticed by itself, every time it falls silent."""
+    async with running_desk() as running:
         with capture_logs() as logs:
             await asyncio.sleep(4.9)
             assert logs == []
             await asyncio.sleep(20)
-        assert [log["event"] for log in logs] == ["price.stream_stale"]
+            assert [log["event"] for log in logs] == ["price.stream_stale"]
+            running.last(100_001)
+            await asyncio.sleep(20)
+    assert [log["event"] for log in logs] == [
+        "price.stream_stale",
+        "price.stream_back",
+        "price.stream_stale",
+    ]
 
 
 @pytest.mark.looptime

@@ -234,6 +234,20 @@ def test_a_waiting_order_is_not_filled_and_a_filled_one_does_not_wait():
         wire_cross.open_orders(bytes_of([cross_order()]))
 
 
+@pytest.mark.parametrize(
+    "payload",
+    [
+        waiting_order(filledAt="2026-01-02T00:00:00.000Z"),
+        cross_order(filledAt=None),
+        waiting_order(open=False),
+        waiting_order(canceled=True),
+    ],
+)
+def test_an_order_that_contradicts_itself_is_refused(payload):
+    with pytest.raises(Malformed, match="says open"):
+        wire_cross.order(bytes_of(payload))
+
+
 def test_transfers_go_both_ways():
     found = wire_cross.transfer_page(
         bytes_of(page(transfer(), transfer(id="other", amount=-70), cursor="c"))
