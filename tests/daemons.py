@@ -38,7 +38,7 @@ state_dir = "{state_dir}"
 
 [exchange]
 timeout = "2s"
-rate_scale = 1000
+rate_scale = {rate_scale}
 
 [actions]
 base_delay = "50ms"
@@ -49,7 +49,7 @@ settle_delay = "50ms"
 class Market:
     """A simulated exchange with accounts that hold a 10x long of 1,000 USD at 100,000."""
 
-    def __init__(self, *names, permissions=DEFAULT_PERMISSIONS):
+    def __init__(self, *names, permissions=DEFAULT_PERMISSIONS, balance=BALANCE):
         self.clock = SystemClock()
         self.exchange = Exchange(price=100_000.0, ids=seeded_ids(1))
         self.accounts = {}
@@ -61,7 +61,7 @@ class Market:
                 passphrase=f"passphrase-of-{name}",
             )
             self.accounts[name] = self.exchange.add_account(
-                credentials, BALANCE, permissions=permissions
+                credentials, balance, permissions=permissions
             )
             self.trades[name] = self.open(name)
 
@@ -81,8 +81,8 @@ class Market:
         self.exchange.set_price(price, self.clock.now())
 
     @contextlib.asynccontextmanager
-    async def open_for_trade(self):
-        async with serve(self.exchange, clock=self.clock, rate_scale=1000) as server:
+    async def open_for_trade(self, *, rate_scale=1000):
+        async with serve(self.exchange, clock=self.clock, rate_scale=rate_scale) as server:
             self.server = server
             yield server
 
@@ -101,10 +101,14 @@ def write_config(
     blind_after="60s",
     interval="200ms",
     stream=False,
+    rate_scale=1000,
 ):
     """Write a configuration for all of the market's accounts; return its path."""
     text = _SETTINGS.format(
-        state_dir=directory / "state", blind_after=blind_after, interval=interval
+        state_dir=directory / "state",
+        blind_after=blind_after,
+        interval=interval,
+        rate_scale=rate_scale,
     )
     if database_url is not None:
         text += f'\n[database]\nurl = "{database_url}"\n'

@@ -25,7 +25,14 @@ def file_faults(file: File) -> Iterator[Fault]:
             " would refuse calls over its limits",
         )
     seen: set[str] = set()
+    keys: set[tuple[str, str]] = set()
     for index, account in enumerate(file.accounts):
+        key = (account.rest_url, account.key.get_secret_value())
+        if key in keys and account.id not in seen:
+            yield _fault(
+                "accounts", index, "key", rule="is another account's too: each needs its own"
+            )
+        keys.add(key)
         if account.id in seen:
             yield _fault("accounts", index, "id", rule="is used twice: each account needs its own")
         seen.add(account.id)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import structlog
 
 from marginguard.domain.errors import MarginguardError, StaleData
-from marginguard.domain.model import Balance, Position, PriceQuote
+from marginguard.domain.model import Balance, MarginMode, Position, PriceQuote
 from marginguard.domain.records import ActionRecord
 from marginguard.engine.book import Book
 from marginguard.engine.execution import Execution
@@ -57,7 +57,9 @@ class Looker:
         with execution.timed("settling"):
             recovered = await self._settle(positions, read_at_s)
         for position in positions:
-            self._prices.bear_out(position)
+            # What the P&L of the cross position includes is not documented.
+            if position.mode is MarginMode.ISOLATED:
+                self._prices.bear_out(position)
         with execution.timed("price"):
             quote = await self._prices.quote()
         price_age_s = self._clock.monotonic() - quote.received_s

@@ -3,15 +3,20 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Final
 
 import structlog
 
 from marginguard.aio import sleep_or_stop, unless_stopped
+from marginguard.domain.errors import Transient
 from marginguard.domain.model import Position, PriceQuote
 from marginguard.domain.sanity import jumps
 from marginguard.domain.units import Price
 from marginguard.lnmarkets.prices import TickerPrices, warn_unconfirmed
 from marginguard.ports import Clock
+
+FRESH_S: Final = 1.5
+"""A price of the stream that is older is looked up by REST, before the stream counts as silent."""
 
 
 class LivePrices:
@@ -52,18 +57,23 @@ class LivePrices:
         self._listeners.append(on_tick)
 
     async def quote(self) -> PriceQuote:
-        """Return the stream's newest price, or the ticker's when that is older than it may be.
+        """Return the stream's newest price, or the ticker's when that is not quite new.
 
         Raises `Transient` when there is neither.
         """
         newest = self._newest
-        if (
-            newest is not None
-            and self._clock.monotonic() - newest.received_s <= self._stale_after_s
-        ):
+        age_s = float("inf") if newest is None else self._clock.monotonic() - newest.received_s
+        if newest is not None and age_s <= FRESH_S:
             return newest
-        self._note_silence()
-        return await self._ticker.quote()
+        if age_s > self._stale_after_s:
+            self._note_silence()
+        try:
+            return await self._ticker.quote()
+        except Transient:
+            # Not silent for long enough to be stale: better than not to see at all.
+            if newest is None or age_s > self._stale_after_s:
+                raise
+            return newest
 
     def bear_out(self, position: Position) -> None:
         """Take note of a position just read: its P&L may confirm a price that jumped."""

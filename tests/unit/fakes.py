@@ -148,7 +148,6 @@ class FakePrices:
             confirmed=self.confirmed,
         )
 
-
     def bear_out(self, position):
         self.borne_out_by = position
 

@@ -237,6 +237,14 @@ def test_a_byte_order_mark_is_ignored(path: Path) -> None:
     assert load_config(path, {}).daemon.interval == timedelta(seconds=5)
 
 
+def test_two_accounts_with_one_key_are_refused_without_showing_it(path: Path) -> None:
+    """Each would have limits of its own, and the exchange counts them together."""
+    (line,) = problems(path, ACCOUNT + ACCOUNT.replace('"main"', '"other"'))
+    assert line.startswith(f'{path}: accounts[2] "other".key')
+    assert "is another account's too" in line
+    assert ENVIRON["LNM"] not in line
+
+
 def test_two_accounts_of_one_id_are_refused(path: Path) -> None:
     (line,) = problems(path, ACCOUNT + ACCOUNT)
     assert line.startswith(f'{path}: accounts[2] "main".id = "main": is used twice')

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from marginguard.domain.errors import Unreachable
 from marginguard.domain.model import MarginMode, Position, PriceQuote, Side
-from marginguard.lnmarkets.live_prices import LivePrices
+from marginguard.lnmarkets.live_prices import FRESH_S, LivePrices
 from marginguard.lnmarkets.payload import MAX_PRICE
 from marginguard.lnmarkets.prices import TickerPrices
 from marginguard.lnmarkets.wire import Ticker
@@ -114,7 +114,7 @@ async def test_every_listener_hears(desk):
 
 async def test_a_quote_has_the_index_and_the_age_of_its_receipt(desk, clock):
     received_s = clock.seconds
-    clock.pass_time(2)
+    clock.pass_time(FRESH_S)
     source: PriceSource = desk.prices
     quote = await source.quote()
     assert (quote.last, quote.index, quote.received_s) == (100_000, 100_000, received_s)
@@ -129,11 +129,20 @@ async def test_an_index_that_fell_silent_is_not_shown(desk, clock):
 
 async def test_a_stale_price_is_never_given(desk, clock):
     """Failure 17, failure 19: silence makes the price stale, and REST takes over."""
-    clock.pass_time(5)
+    clock.pass_time(FRESH_S)
     assert (await desk.prices.quote()).last == 100_000
     clock.pass_time(0.1)
     assert (await desk.prices.quote()).last == 90_000
     assert desk.asked == 1
+
+
+async def test_a_price_that_is_not_quite_new_serves_while_the_ticker_fails(desk, clock):
+    desk.ticker = None
+    clock.pass_time(5)
+    assert (await desk.prices.quote()).last == 100_000
+    clock.pass_time(0.1)
+    with pytest.raises(Unreachable):
+        await desk.prices.quote()
 
 
 async def test_without_a_tick_the_ticker_is_asked(clock):
