@@ -35,8 +35,9 @@ from marginguard.demo.screen import Screen
     type=click.Path(path_type=Path),
     help="Another CSV file of minute candles: time,open,high,low,close.",
 )
+@click.option("--cross", is_flag=True, help="Hold cross positions instead of isolated trades.")
 @json_option
-def demo(*, speed: float, prices: Path | None, as_json: bool) -> None:
+def demo(*, speed: float, prices: Path | None, cross: bool, as_json: bool) -> None:
     """Watch guards work through the crash of 17 May 2019, with nothing to set up.
 
     Three accounts of a simulated exchange hold the same leveraged long: one without a guard, one
@@ -53,7 +54,9 @@ def demo(*, speed: float, prices: Path | None, as_json: bool) -> None:
     try:
         screen.say("Starting the simulated exchange, the database and the daemon...")
         with screen.showing():
-            play = Demo(directory=directory, speed=speed, prices=prices, draw=screen.draw)
+            play = Demo(
+                directory=directory, speed=speed, prices=prices, cross=cross, draw=screen.draw
+            )
             summary = uvloop.run(_until_terminated(play))
         if as_json:
             seconds = round(time.monotonic() - began, 1)

@@ -44,6 +44,7 @@ class Summary:
     of; there must be none.
     """
 
+    cross: bool
     price_low: Price
     holdings: Sequence[Holding]
     actions: Mapping[str, Sequence[ActionRecord]]
@@ -68,6 +69,7 @@ class Demo:
     directory: Path
     speed: float
     prices: Path | None
+    cross: bool
     draw: Callable[[Scene], None]
     events: list[tuple[str, str]] = field(default_factory=list)
 
@@ -79,7 +81,7 @@ class Demo:
         """
         clock = SystemClock()
         candles = read_candles(self.prices or shipped_prices())
-        market = Market(price=candles[0].open, now=clock.now())
+        market = Market(price=candles[0].open, now=clock.now(), cross=self.cross)
         receiver = Receiver(lambda severity, text: self.events.append((severity, text)))
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(receiver.listening())
@@ -134,6 +136,7 @@ class Demo:
         names = [holding.name for holding in holdings]
         records = await read_records(self.directory / "state", names, expected=applied)
         return Summary(
+            cross=self.cross,
             price_low=market.price_low,
             holdings=holdings,
             actions=records.actions,

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from marginguard.demo.market import DEPOSIT, LEVERAGE, QUANTITY, THRESHOLD, Holding
 from marginguard.demo.play import Scene, Summary
-from marginguard.domain.margin import risk_level
+from marginguard.domain.margin import risk_level, show_level
 from marginguard.domain.model import RiskLevel
 from marginguard.domain.units import Percent
 
@@ -112,9 +112,13 @@ def _bar(holding: Holding) -> Text:
 
 
 def _figures(holding: Holding) -> str:
-    level = "" if holding.level is None else f"{holding.level:5.1f} %   "
+    level = "" if holding.level is None else f"{show_level(Percent(holding.level)):>5} %   "
     runs = holding.level is not None
-    liquidation = f"liquidation at {holding.liquidation_price:,.1f}" if runs else ""
+    liquidation = (
+        f"liquidation at {holding.liquidation_price:,.1f}"
+        if runs and holding.liquidation_price is not None
+        else ""
+    )
     return f"{level}equity {holding.equity:,} sats\n{liquidation}"
 
 
@@ -152,7 +156,7 @@ def _honest_words(summary: Summary) -> str:
     lines = [
         (
             f"Each account began with {DEPOSIT:,} sats and the same {LEVERAGE}x long of"
-            f" {QUANTITY:,} USD."
+            f" {QUANTITY:,} USD{' on cross margin' if summary.cross else ''}."
         )
     ]
     for holding in summary.holdings:

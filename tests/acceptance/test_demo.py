@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 
 def demo(*arguments, timeout=120):
     return subprocess.run(
@@ -14,8 +16,9 @@ def demo(*arguments, timeout=120):
     )
 
 
-def test_the_guarded_positions_survive_the_crash_and_the_unguarded_one_does_not():
-    result = demo("--json", "--speed", "150")
+@pytest.mark.parametrize("margin", [[], ["--cross"]], ids=["isolated", "cross"])
+def test_the_guarded_positions_survive_the_crash_and_the_unguarded_one_does_not(margin):
+    result = demo("--json", "--speed", "150", *margin)
     assert result.returncode == 0, result.stderr
     [line] = result.stdout.splitlines()
     summary = json.loads(line)
