@@ -178,26 +178,23 @@ def _print(found: Status) -> None:
 
 
 def _positions_table(positions: Sequence[PositionView]) -> Table:
-    table = Table(title="Positions")
-    for name in ("position", "account", "side", "USD"):
-        table.add_column(name, overflow="fold")
-    for name in ("price", "level", "trigger", "liquidation"):
-        table.add_column(name, justify="right")
-    for name in ("risk", "guard", "seen"):
-        table.add_column(name)
+    table = Table(title="Positions", show_lines=True)
+    table.add_column("position", overflow="fold", ratio=1)
+    for name in ("level", "price", "trigger", "liquidation"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("guard, seen", overflow="fold")
     for row in positions:
+        guard = Text(row.guard_id) if row.guard_id else Text("NONE", style="bold red")
         table.add_row(
-            row.position_id,
-            row.account_id,
-            row.side.value,
-            f"{row.quantity:,}",
+            f"{row.position_id}\n{row.account_id}, {row.side.value} {row.quantity:,} USD",
+            Text.assemble(
+                f"{show_level(row.level)} %\n",
+                (row.risk.value, _RISK_STYLES.get(row.risk, "")),
+            ),
             _price(row.price),
-            f"{show_level(row.level)} %",
             _price(row.trigger_price),
             _price(row.liquidation_price),
-            Text(row.risk.value, style=_RISK_STYLES.get(row.risk, "")),
-            row.guard_id or Text("NONE", style="bold red"),
-            _ago(row.seen_at),
+            Text.assemble(guard, f"\n{_ago(row.seen_at)}"),
         )
     return table
 

@@ -123,8 +123,9 @@ class Limits:
     def pause(self, retry_after_s: float | None) -> None:
         """Note a 429: send nothing for `retry_after_s` seconds, or for a period if it is None.
 
-        Reads begin a period after the changes, which so are first in line.
+        Reads begin a moment after the changes, which so are first in line. Not longer: to see
+        again soon matters as much when the exchange is busy.
         """
         seconds = self._period_s if retry_after_s is None else retry_after_s
         self._changes.pause(seconds)
-        self._reads.pause(seconds + self._period_s)
+        self._reads.pause(seconds + self._period_s / 10)
