@@ -121,6 +121,7 @@ class Daemon:
                 notifier=notifier,
                 clock=self._clock,
                 new_id=uuid7,
+                on_refused=lambda _account_id: validator.ask(),
             ),
             settings=engine_settings(
                 self._config,

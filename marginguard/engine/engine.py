@@ -51,7 +51,10 @@ class Disarmed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Surroundings:
-    """What the engine needs of the world around it."""
+    """What the engine needs of the world around it.
+
+    `on_refused` hears of every account whose key the exchange refused.
+    """
 
     exchanges: Mapping[AccountId, Exchange]
     prices: Mapping[AccountId, PriceSource]
@@ -60,6 +63,7 @@ class Surroundings:
     notifier: Notifier
     clock: Clock
     new_id: Callable[[], UUID]
+    on_refused: Callable[[AccountId], None]
 
 
 class Engine:
@@ -236,6 +240,7 @@ class Engine:
             settings=self._settings,
             actions=actions,
             new_id=self._around.new_id,
+            on_refused=lambda: self._around.on_refused(guard.account_id),
         )
 
     def _watches(self, accounts: Mapping[AccountId, Account]) -> list[Watch]:

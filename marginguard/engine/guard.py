@@ -53,6 +53,7 @@ class GuardRunner:
         settings: EngineSettings,
         actions: asyncio.TaskGroup,
         new_id: Callable[[], UUID],
+        on_refused: Callable[[], None],
     ) -> None:
         self.guard = guard
         self._book = book
@@ -66,6 +67,7 @@ class GuardRunner:
         self._settings = settings
         self._actions = actions
         self._new_id = new_id
+        self._on_refused = on_refused
         self._known: tuple[Position, ...] = ()
         self._unprotected = Reminder(repeat_s=UNPROTECTED_REPEAT_S)
         self._log = structlog.get_logger().bind(guard=guard.id)
@@ -121,6 +123,8 @@ class GuardRunner:
         )
         await self._book.append(execution.failed(failure))
         await self._health.blind(error)
+        if isinstance(error, Unauthorized):
+            self._on_refused()
         return failure.retries
 
     async def _see(self) -> None:
@@ -244,6 +248,7 @@ class GuardRunner:
             await self._health.blind(
                 Unauthorized(end.record.error or "refused", status=401, code=None)
             )
+            self._on_refused()
         return end.record
 
     def _tell_end(self, record: ActionRecord) -> None:

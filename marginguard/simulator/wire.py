@@ -168,8 +168,14 @@ def account_payload(account: Account) -> dict[str, object]:
 
 
 def ticker_payload(exchange: Exchange, now: datetime) -> dict[str, object]:
-    """Return the market as `GET /futures/ticker` gives it."""
+    """Return the market as `GET /futures/ticker` gives it.
+
+    `time` and `exchangesWeights` are not in the exchange's public description, and its official
+    client does not do without them.
+    """
     return {
+        "time": timestamp(now),
+        "exchangesWeights": {"bybit": 0.4, "binance": 0.4, "okx": 0.2},
         "index": number(exchange.index),
         "lastPrice": number(exchange.last),
         "fundingRate": exchange.funding_rate,

@@ -53,6 +53,8 @@ async def test_public_calls_need_no_signature(client):
     assert ping.value == "pong"
     assert time.value == {"time": "2026-01-01T12:00:00.000Z"}
     assert ticker.value == {
+        "time": "2026-01-01T12:00:00.000Z",
+        "exchangesWeights": {"bybit": 0.4, "binance": 0.4, "okx": 0.2},
         "index": 100_000,
         "lastPrice": 100_000,
         "fundingRate": 0.0001,

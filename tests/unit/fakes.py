@@ -191,6 +191,7 @@ class Rig:
         self.exchange.clock = self.clock
         self.prices = FakePrices(self.clock)
         self.ears = Ears()
+        self.refusals = []
         self.settings = settings
         self.guard = Guard(
             id="guard-1",
@@ -266,6 +267,7 @@ class Rig:
             settings=self.settings,
             actions=actions,
             new_id=uuid7,
+            on_refused=lambda: self.refusals.append(self.clock.monotonic()),
         )
 
     def breached_at(self, price):

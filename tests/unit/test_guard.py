@@ -257,6 +257,7 @@ async def test_a_refused_key_is_tried_again_every_30_seconds():
     rig.exchange.read_errors.append(Unauthorized("UNAUTHORIZED", status=401, code="UNAUTHORIZED"))
     await rig.run()
     assert rig.next_look_s(0.2) == 30.0
+    assert len(rig.refusals) == 1
     await rig.run()
     assert rig.next_look_s(0.2) == 0.2
 
