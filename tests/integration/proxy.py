@@ -16,7 +16,8 @@ class Fault(StrEnum):
     `reset_before` and `reset_after`: the connection is reset before the request is read, or
     after, undelivered in both. `swallow`: delivered, and the answer is lost with the
     connection. `late`: the connection is closed and the request delivered upon `release()`.
-    `silent`: read, and nothing more. `cut`: half of the answer arrives.
+    `silent`: read, and nothing more. `cut`: half of the answer arrives. `drip`: it
+    arrives byte by byte, slower than anybody waits.
     """
 
     NONE = "none"
@@ -26,6 +27,11 @@ class Fault(StrEnum):
     LATE = "late"
     SILENT = "silent"
     CUT = "cut"
+    DRIP = "drip"
+
+
+DRIP_EVERY_S = 0.05
+"""Between two bytes of a dripping answer, which so outlives any time-out of the tests."""
 
 
 class FaultProxy:
@@ -85,6 +91,13 @@ class FaultProxy:
             writer.write(answer[: len(answer) - 10])
             await writer.drain()
             return False
+        if self.fault is Fault.DRIP:
+            for place in range(len(answer)):
+                writer.write(answer[place : place + 1])
+                await writer.drain()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._release.wait(), DRIP_EVERY_S)
+            return True
         writer.write(answer)
         await writer.drain()
         return True

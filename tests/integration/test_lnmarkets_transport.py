@@ -222,6 +222,17 @@ async def test_half_an_answer_is_ambiguous(proxy, exchange):
     assert outcome.kind is OutcomeKind.AMBIGUOUS
 
 
+async def test_an_answer_that_drips_past_the_time_out_is_ambiguous_and_sent_once(proxy, exchange):
+    """Every byte comes in time, and the answer as a whole does not."""
+    proxy.fault = Fault.DRIP
+    async with through(proxy, timeout_s=1.0) as transport:
+        outcome = await post(transport)
+        with pytest.raises(Unreachable):
+            await transport.read("/time", raw)
+    assert outcome.kind is OutcomeKind.AMBIGUOUS
+    assert len([seen for seen in exchange.seen if seen.method == "POST"]) == 1
+
+
 async def test_a_call_that_the_network_delivers_late_was_ambiguous(proxy, exchange):
     """Failure 2: a request may arrive after its connection is gone."""
     proxy.fault = Fault.LATE
