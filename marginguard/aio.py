@@ -24,8 +24,8 @@ class SystemClock:
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
-        """Return seconds that never jump."""
-        return time.monotonic()
+        """Return seconds that never jump, and that pass while the machine is suspended."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 async def sleep_or_stop(delay_s: float, stop: asyncio.Event) -> bool:
