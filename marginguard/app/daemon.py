@@ -19,7 +19,7 @@ from marginguard.app.settings import (
 )
 from marginguard.app.venues import open_venues
 from marginguard.config import Config
-from marginguard.domain.errors import Transient, Unauthorized
+from marginguard.domain.errors import DiskFull, Transient, Unauthorized
 from marginguard.domain.model import PriceQuote
 from marginguard.domain.units import AccountId, PositionId
 from marginguard.engine.engine import Engine, Surroundings
@@ -215,7 +215,16 @@ class Daemon:
             )
             return
         if records:
-            await journal.append(*records)
+            try:
+                await journal.append(*records)
+            except DiskFull as error:
+                self._log.critical(
+                    "memory.not_kept",
+                    error=str(error),
+                    advice="free space in the state directory and restart; what guards spent and"
+                    " did before is in the database alone",
+                )
+                return
             self._log.info("memory.recalled", records=len(records))
 
     async def _announce(self, engine: Engine) -> None:

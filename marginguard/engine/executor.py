@@ -48,6 +48,7 @@ class Executor:
         self._started_s = clock.monotonic()
         self._sent_s: dict[UUID, float] = {}
         self._in_flight: set[PositionId] = set()
+        self._seen_transfers: set[str] = set()
 
     @property
     def in_flight(self) -> frozenset[PositionId]:
@@ -65,15 +66,19 @@ class Executor:
     async def send(self, record: ActionRecord) -> Outcome:
         """Ask the exchange once for what `record` says."""
         self._sent_s[record.id] = self.clock.monotonic()
-        if record.kind is ActionKind.CLOSE_POSITION:
-            return await self.exchange.close_position(record.position_id)
-        return await self.exchange.add_margin(record.position_id, record.amount)
+        try:
+            if record.kind is ActionKind.CLOSE_POSITION:
+                return await self.exchange.close_position(record.position_id)
+            return await self.exchange.add_margin(record.position_id, record.amount)
+        finally:
+            # The request may have waited for the limits: it was signed by now at the latest.
+            self._sent_s[record.id] = self.clock.monotonic()
 
     async def look(self, record: ActionRecord) -> Inspection:
         """Read the account afresh and hold `record` against it; raises what reads raise."""
         read_at_s = self.clock.monotonic()
         positions = await self.exchange.running_positions()
-        return await inspect(self.exchange, record, positions, read_at_s)
+        return await self._inspect(record, positions, read_at_s)
 
     async def settle(
         self, record: ActionRecord, book: Book, positions: tuple[Position, ...], read_at_s: float
@@ -84,7 +89,7 @@ class Executor:
         cannot be told even then is frozen: nothing more is spent on that position. Raises what
         reading the closed trades raises.
         """
-        inspection = await inspect(self.exchange, record, positions, read_at_s)
+        inspection = await self._inspect(record, positions, read_at_s)
         settled = proved(record, inspection, self.clock.now())
         if settled is None:
             settled = self._judge_by_age(record, inspection)
@@ -93,6 +98,16 @@ class Executor:
         await book.write(settled)
         log_end(settled)
         return settled
+
+    async def _inspect(
+        self, record: ActionRecord, positions: tuple[Position, ...], read_at_s: float
+    ) -> Inspection:
+        inspection = await inspect(
+            self.exchange, record, positions, read_at_s, seen_transfers=self._seen_transfers
+        )
+        if inspection.transfer_id is not None:
+            self._seen_transfers.add(inspection.transfer_id)
+        return inspection
 
     def _judge_by_age(self, record: ActionRecord, inspection: Inspection) -> ActionRecord | None:
         age_s = inspection.read_at_s - self._sent_s.get(record.id, self._started_s)

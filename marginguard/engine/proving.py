@@ -1,5 +1,6 @@
 """Reading how an action ended, and writing that down."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -18,12 +19,16 @@ _CLOCK_ERROR: Final = timedelta(seconds=1)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inspection:
-    """What a read says of an action. `read_at_s` is monotonic."""
+    """What a read says of an action. `read_at_s` is monotonic.
+
+    `transfer_id` is the transfer that proves a deposit; it must not prove another one.
+    """
 
     proof: Proof
     running: Position | None
     closed: ClosedTrade | None
     read_at_s: float
+    transfer_id: str | None = None
 
 
 async def inspect(
@@ -31,6 +36,8 @@ async def inspect(
     record: ActionRecord,
     positions: tuple[Position, ...],
     read_at_s: float,
+    *,
+    seen_transfers: Collection[str] = (),
 ) -> Inspection:
     """Hold an action against a read of all running positions.
 
@@ -40,8 +47,15 @@ async def inspect(
     running = next((p for p in positions if p.id == record.position_id), None)
     if record.kind is ActionKind.ADD_MARGIN and record.position_id == CROSS:
         deposits = await exchange.deposits(record.intended_at - _CLOCK_ERROR)
-        proof = prove_deposit(record.amount, deposits, running)
-        return Inspection(proof=proof, running=running, closed=None, read_at_s=read_at_s)
+        unused = [t for t in deposits if t.id not in seen_transfers]
+        ours = next((t.id for t in unused if t.amount == record.amount), None)
+        return Inspection(
+            proof=prove_deposit(record.amount, unused, running),
+            running=running,
+            closed=None,
+            read_at_s=read_at_s,
+            transfer_id=ours,
+        )
     if record.kind is ActionKind.ADD_MARGIN:
         proof = prove_added_margin(record.before, record.amount, running)
         return Inspection(proof=proof, running=running, closed=None, read_at_s=read_at_s)

@@ -333,3 +333,25 @@ async def test_an_earlier_deposit_of_the_same_amount_does_not_prove_a_new_one():
     rig.exchange.script.append((False, ambiguous()))
     await rig.run()
     assert [a.status for a in rig.actions()] == [ActionStatus.DONE, ActionStatus.UNKNOWN]
+
+
+async def test_a_deposit_a_moment_ago_proves_one_action_alone():
+    rig = breached_cross(rung={"add_margin_amount": 1_000})
+    rig.prices.price = price_at(a_cross_position(), 97)  # no cooldown holds it back
+    await rig.run()
+    rig.clock.advance(0.5)
+    rig.exchange.script.append((False, ambiguous()))
+    await rig.run()
+    assert [a.status for a in rig.actions()] == [ActionStatus.DONE, ActionStatus.UNKNOWN]
+
+
+async def test_the_35_s_count_from_when_the_request_was_signed_at_the_latest():
+    """Failure 2: a request that waited for its turn lives longer than its intent tells."""
+    rig = breached(ADD)
+    rig.exchange.script.append((False, ambiguous()))
+    rig.exchange.on_call = lambda: rig.clock.advance(4)
+    await rig.run()
+    rig.clock.advance(32)
+    await rig.run()
+    assert len(rig.exchange.calls) == 1
+    assert rig.actions()[0].status is ActionStatus.UNKNOWN
