@@ -8,17 +8,20 @@ from datetime import datetime
 from typing import Protocol
 
 from marginguard.domain.model import (
-    Assessment,
     Balance,
     ClosedTrade,
+    CrossOrder,
+    NewTrade,
     Position,
     PriceQuote,
+    Side,
+    Sighting,
     Transfer,
 )
 from marginguard.domain.notice import Notice
 from marginguard.domain.outcome import Outcome
 from marginguard.domain.records import ActionRecord, GuardState, Record
-from marginguard.domain.units import AccountId, GuardId, PositionId, Sats
+from marginguard.domain.units import AccountId, GuardId, PositionId, Price, Sats, Usd
 
 
 class Clock(Protocol):
@@ -63,6 +66,26 @@ class Exchange(Protocol):
 
     async def add_margin(self, position_id: PositionId, amount: Sats) -> Outcome:
         """Ask once to add `amount` sats (above 0) to the position's margin."""
+        ...
+
+    async def closed_by_client_id(self, client_id: str, since: datetime) -> ClosedTrade | None:
+        """Return the closed trade that was opened with this tag, if it ended since then."""
+        ...
+
+    async def cross_order(self, client_id: str, since: datetime) -> CrossOrder | None:
+        """Return the cross order with this tag if it was filled at or after `since`."""
+        ...
+
+    async def reduce_cross(self, side: Side, quantity: Usd, client_id: str) -> Outcome:
+        """Ask once to buy (long) or sell (short) against the cross position, at the market."""
+        ...
+
+    async def open_trade(self, order: NewTrade) -> Outcome:
+        """Ask once to open an isolated trade; the outcome's `exchange_id` is its id."""
+        ...
+
+    async def set_stop_loss(self, position_id: PositionId, price: Price | None) -> Outcome:
+        """Ask once to set the stop-loss of an isolated trade, or (None) to do without one."""
         ...
 
     async def resync_clock(self) -> None:
@@ -111,10 +134,10 @@ class Observations(Protocol):
     def positions(
         self,
         account_id: AccountId,
-        seen: Mapping[PositionId, tuple[Assessment, GuardId | None]],
+        seen: Mapping[PositionId, Sighting],
         at: datetime,
     ) -> None:
-        """Note all running positions of an account, each with the guard that covers it."""
+        """Note all running positions of an account, each with who looks after it."""
         ...
 
     def checked(self, guard_id: GuardId, account_id: AccountId, at: datetime) -> None:

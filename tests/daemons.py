@@ -37,7 +37,7 @@ blind_after = "{blind_after}"
 state_dir = "{state_dir}"
 
 [exchange]
-timeout = "2s"
+timeout = "{exchange_timeout}"
 rate_scale = {rate_scale}
 
 [actions]
@@ -102,6 +102,7 @@ def write_config(
     interval="200ms",
     stream=False,
     rate_scale=1000,
+    exchange_timeout="2s",
 ):
     """Write a configuration for all of the market's accounts; return its path."""
     text = _SETTINGS.format(
@@ -109,6 +110,7 @@ def write_config(
         blind_after=blind_after,
         interval=interval,
         rate_scale=rate_scale,
+        exchange_timeout=exchange_timeout,
     )
     if database_url is not None:
         text += f'\n[database]\nurl = "{database_url}"\n'

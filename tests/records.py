@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 from uuid_utils.compat import uuid7
 
+from marginguard.domain import margin
 from marginguard.domain.memory import DayOpening, Episode, GuardMemory, Spend
-from marginguard.domain.model import ActionKind
+from marginguard.domain.model import ActionKind, Side, Sighting
 from marginguard.domain.records import (
     ActionRecord,
     ActionStatus,
@@ -16,6 +17,7 @@ from marginguard.domain.records import (
     ExecutionStatus,
     GuardState,
     PositionState,
+    Reopening,
 )
 
 NOON = datetime(2026, 3, 14, 12, 0, 0, 123456, tzinfo=UTC)
@@ -55,6 +57,49 @@ def an_action(**changes):
         intended_at=NOON,
     )
     return replace(action, **changes)
+
+
+def a_reopening(**changes):
+    """Return the second half of cutting the long in two, once the first is done, changed."""
+    reopening = Reopening(
+        side=Side.LONG,
+        quantity=500,
+        stop_loss=91_234.5,
+        take_profit=120_000.0,
+        closed_price=93_000.5,
+        closed_at=NOON + timedelta(milliseconds=80),
+        margin=24_100,
+        leverage=22.3120000000001,
+    )
+    return replace(reopening, **changes)
+
+
+def a_reduction(**changes):
+    """Return the record of cutting an isolated long in two, reopened as `trade-2`, changed."""
+    return settled(
+        an_action(kind=ActionKind.REDUCE_POSITION, amount=0, quantity=500),
+        **{
+            "after": a_position_state(quantity=500, margin=24_100),
+            "reopening": a_reopening(),
+            "successor": "trade-2",
+            "proof": "500 USD less, and liquidation is farther from the price",
+            **changes,
+        },
+    )
+
+
+def a_stop_loss(price=91_234.5, **changes):
+    """Return the intent to set the stop-loss of a trade, changed."""
+    return an_action(
+        **{"kind": ActionKind.SET_STOP_LOSS, "amount": 0, "stop_loss": price, **changes}
+    )
+
+
+def a_sighting(position, price, *, guard_id="guard-1", threshold=80.0, **changes):
+    """Return `position` as it was seen at `price`, looked after by `guard_id`, changed."""
+    return Sighting(
+        assessment=margin.assess(position, price, threshold), guard_id=guard_id, **changes
+    )
 
 
 def settled(action, **changes):

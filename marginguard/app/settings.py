@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from marginguard.config import AccountSettings, Config
+from marginguard.config import AccountSettings, Config, rules_of
 from marginguard.domain.model import MarginMode
 from marginguard.domain.units import CROSS, AccountId, Percent
 from marginguard.engine.engine import Disarmed
@@ -48,7 +48,7 @@ def guards_to_run(config: Config, *, dry_run: bool) -> list[Guard]:
             id=guard.id,
             account_id=guard.account,
             user_id=OWNER,
-            rules=guard.rules(),
+            rules=rules_of(guard, config.actions),
             dry_run=guard.dry_run or dry_run,
             real_time_monitoring=guard.real_time_monitoring,
         )
@@ -116,5 +116,6 @@ def engine_settings(config: Config, *, spending_from_s: float) -> EngineSettings
         action_base_delay_s=actions.base_delay.total_seconds(),
         action_max_delay_s=actions.max_delay.total_seconds(),
         settle_delay_s=actions.settle_delay.total_seconds(),
+        verify_within_s=actions.verify_within.total_seconds(),
         spending_from_s=spending_from_s,
     )

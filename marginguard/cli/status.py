@@ -21,9 +21,11 @@ from marginguard.cli.common import ExitCode, config_option, json_option
 from marginguard.config import Config, load_config
 from marginguard.domain.errors import ConfigError
 from marginguard.domain.margin import show_level
+from marginguard.domain.model import ActionKind, MarginMode
 from marginguard.domain.records import ActionRecord, ArmedState
 from marginguard.storage.database import acquired, close_pool, open_pool
 from marginguard.storage.embedded import server_for_reading
+from marginguard.storage.migrate import check_schema
 from marginguard.storage.reading import (
     GuardView,
     PositionView,
@@ -34,6 +36,7 @@ from marginguard.storage.reading import (
 )
 
 _ACTIONS_SHOWN = 10
+_STOP_LOSSES_SHOWN = 3
 _RISK_STYLES = {"low": "yellow", "medium": "yellow", "high": "red", "critical": "bold red"}
 
 
@@ -84,9 +87,12 @@ async def _read(config: Config) -> Status:
             async with acquired(pool) as connection:
                 if not await has_records(connection):
                     raise _nothing_recorded(config)
+                await check_schema(connection)
                 running = await positions(connection)
                 known = await guards(connection)
-                actions = await newest_actions(connection, _ACTIONS_SHOWN)
+                actions = await newest_actions(
+                    connection, _ACTIONS_SHOWN, stop_losses=_STOP_LOSSES_SHOWN
+                )
         finally:
             await close_pool(pool, timeout_s=1.0)
     configured = {g.id for g in config.guards} | {g.id for g in config.refused_guards}
@@ -172,6 +178,11 @@ def _print(found: Status) -> None:
         console.print("Nothing to protect: no position runs, and the guards are armed")
     if found.positions:
         console.print(_positions_table(found.positions))
+        if any(position.mode is MarginMode.CROSS for position in found.positions):
+            console.print(
+                "The cross position has no backstop: the exchange keeps no stop-loss for the"
+                " cross position, so nothing protects it while the daemon does not run."
+            )
     console.print(_guards_table(found.guards))
     if found.actions:
         console.print(_actions_table(found.actions))
@@ -180,23 +191,40 @@ def _print(found: Status) -> None:
 def _positions_table(positions: Sequence[PositionView]) -> Table:
     table = Table(title="Positions", show_lines=True)
     table.add_column("position", overflow="fold", ratio=1)
-    for name in ("level", "price", "trigger", "liquidation"):
+    for name in ("level", "price\ntrigger", "liquidation\nstop-loss"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("guard, seen", overflow="fold")
     for row in positions:
         guard = Text(row.guard_id) if row.guard_id else Text("NONE", style="bold red")
         table.add_row(
-            f"{row.position_id}\n{row.account_id}, {row.side.value} {row.quantity:,} USD",
+            f"{row.position_id}\n{row.account_id}, {row.side.value} {row.quantity:,} USD"
+            + _margin_left(row),
             Text.assemble(
                 f"{show_level(row.level)} %\n",
                 (row.risk.value, _RISK_STYLES.get(row.risk, "")),
             ),
-            _price(row.price),
-            _price(row.trigger_price),
-            _price(row.liquidation_price),
+            f"{_price(row.price)}\n{_price(row.trigger_price)}",
+            f"{_price(row.liquidation_price)}\n{_stop_loss(row)}",
             Text.assemble(guard, f"\n{_ago(row.seen_at)}"),
         )
     return table
+
+
+def _margin_left(row: PositionView) -> str:
+    """Say what a trade that a reduction reopened has left of the margin that it began with."""
+    if row.original_margin is None:
+        return ""
+    return f"\nmargin {row.margin:,} of {row.original_margin:,} sats"
+
+
+def _stop_loss(row: PositionView) -> str:
+    if row.mode is MarginMode.CROSS:
+        return "no backstop"
+    if row.backstop is not None:
+        return f"backstop {_price(row.backstop)}"
+    if row.stop_loss is not None:
+        return f"stop-loss {_price(row.stop_loss)}"
+    return "no stop-loss"
 
 
 def _guards_table(guards: Sequence[GuardView]) -> Table:
@@ -221,20 +249,40 @@ def _guards_table(guards: Sequence[GuardView]) -> Table:
 
 
 def _actions_table(actions: Sequence[ActionRecord]) -> Table:
-    table = Table(title="Newest actions")
-    for name in ("when", "guard", "position", "action", "status", "proof or reason"):
-        table.add_column(name, overflow="fold")
+    table = Table(title="Newest actions", show_lines=True)
+    table.add_column("when, guard", overflow="fold")
+    table.add_column("position", overflow="fold", max_width=20)
+    table.add_column("action, status", overflow="fold")
+    table.add_column("proof or reason", overflow="fold", ratio=1)
     for row in actions:
-        what = row.kind.value + (f" {row.amount:,} sats" if row.amount else "")
+        successor = f"\nnow {row.successor}" if row.successor is not None else ""
         table.add_row(
-            _ago(row.intended_at),
-            row.guard_id,
-            row.position_id,
-            what,
-            "dry run" if row.dry_run else row.status.value,
+            f"{_ago(row.intended_at)}\n{row.guard_id}",
+            f"{row.position_id}{successor}",
+            f"{_asked(row)}\n{'dry run' if row.dry_run else row.status.value}",
             row.proof or row.error or row.reason,
         )
     return table
+
+
+def _asked(action: ActionRecord) -> str:
+    """Say in plain English what an action asked for."""
+    match action.kind:
+        case ActionKind.CLOSE_POSITION:
+            return "close position"
+        case ActionKind.REDUCE_POSITION:
+            rest = ""
+            if action.reopening is not None:
+                rest = f", reopen {action.reopening.quantity:,} USD"
+            return f"reduce by {action.quantity:,} USD{rest}"
+        case ActionKind.ADD_MARGIN:
+            return f"add {action.amount:,} sats"
+        case ActionKind.INCREASE_LIQUIDATION_DISTANCE:
+            return f"move liquidation away with {action.amount:,} sats"
+        case ActionKind.SET_STOP_LOSS if action.stop_loss is None:
+            return "remove stop-loss"
+        case ActionKind.SET_STOP_LOSS:
+            return f"set stop-loss to {_price(action.stop_loss)}"
 
 
 def _looked(guard: GuardView) -> datetime | None:

@@ -1,14 +1,14 @@
 """The configuration: one TOML file, single values overridden by the environment."""
 
+from marginguard.config.guards import BudgetSettings, GuardSettings
+from marginguard.config.ladders import rules_of
 from marginguard.config.load import Config, RefusedGuard, load_config
 from marginguard.config.models import (
     AccountSettings,
     ActionsSettings,
-    BudgetSettings,
     DaemonSettings,
     DatabaseSettings,
     ExchangeSettings,
-    GuardSettings,
     NotificationsSettings,
     WebhookSettings,
 )
@@ -26,4 +26,5 @@ __all__ = [
     "RefusedGuard",
     "WebhookSettings",
     "load_config",
+    "rules_of",
 ]

@@ -72,6 +72,12 @@ def _duration(value: object) -> object:
     return duration
 
 
+def duration_text(duration: timedelta) -> str:
+    """Return a duration as the file would have it: `1m30s`."""
+    text: str = durationpy.to_str(duration)
+    return text
+
+
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 
 

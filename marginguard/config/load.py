@@ -11,8 +11,10 @@ from urllib.parse import unquote, urlsplit
 from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
-from marginguard.config import consistency
+from marginguard.config.consistency import file_faults
 from marginguard.config.fields import FromEnvironment, Surroundings
+from marginguard.config.guard_consistency import guard_faults
+from marginguard.config.guards import GuardSettings
 from marginguard.config.models import (
     AccountSettings,
     ActionsSettings,
@@ -20,7 +22,6 @@ from marginguard.config.models import (
     DatabaseSettings,
     ExchangeSettings,
     File,
-    GuardSettings,
     NotificationsSettings,
     Sections,
 )
@@ -108,7 +109,7 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
         # Not chained: pydantic's error carries the values, secrets among them.
         raise ConfigError(*map(document.line, faults_of(error, File))) from None
     document = Document(path=path, data=data, model=file)
-    if problems := tuple(map(document.line, consistency.file_faults(file))):
+    if problems := tuple(map(document.line, file_faults(file))):
         raise ConfigError(*problems)
     guards, refused = _guards(path, file)
     return Config(
@@ -202,7 +203,7 @@ def _guards(path: Path, file: File) -> tuple[tuple[GuardSettings, ...], tuple[Re
         faults: tuple[Fault, ...]
         try:
             guard = GuardSettings.model_validate(table)
-            faults = tuple(consistency.guard_faults(guard, file.actions, accounts))
+            faults = tuple(dict.fromkeys(guard_faults(guard, file.actions, accounts)))
         except ValidationError as error:
             faults = faults_of(error, GuardSettings)
         if guard is not None and guard.id in good:

@@ -1,15 +1,17 @@
-"""The tables of the configuration file. A field's description says what is allowed in it."""
+"""The tables of the configuration file but a guard's.
+
+A field's description says what is allowed in it.
+"""
 
 import types
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from marginguard.config.fields import (
     DURATION,
-    Amount,
     DatabaseUrl,
     Duration,
     Number,
@@ -21,10 +23,7 @@ from marginguard.config.fields import (
     Whole,
     told,
 )
-from marginguard.domain.budget import Budget
-from marginguard.domain.model import ActionKind
-from marginguard.domain.policy import Rules, Rung
-from marginguard.domain.units import AccountId, GuardId, Percent, PositionId, Sats
+from marginguard.domain.units import AccountId
 
 NETWORKS: Final[Mapping[str, Mapping[str, str]]] = types.MappingProxyType(
     {
@@ -39,14 +38,10 @@ NETWORKS: Final[Mapping[str, Mapping[str, str]]] = types.MappingProxyType(
     }
 )
 
-_NAME = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
-_NAMED = "a name of up to 64 letters, digits, dots, dashes and underscores"
-_LEVEL = "a number above 0 and below 100 (percent of the margin used up)"
-_SWITCH = "true or false"
-_SATS = "a whole number of sats, 1 or more"
+NAME = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+NAMED = "a name of up to 64 letters, digits, dots, dashes and underscores"
 _ATTEMPTS = "a whole number from 1 to 20"
 _SECRET = "env:NAME, file:PATH, credential:NAME or the value itself"  # noqa: S105 - a description
-_ACTIONS = " or ".join(kind.value for kind in ActionKind)
 
 
 class Table(BaseModel):
@@ -80,12 +75,19 @@ class ExchangeSettings(Table):
 
 
 class ActionsSettings(Table):
-    """`[actions]`: how to repeat an action that has not worked yet, and when to prove it."""
+    """`[actions]`: how to repeat an action that has not worked yet, and how to prove it."""
 
     retry_attempts: Whole = Field(3, ge=1, le=20, description=_ATTEMPTS)
     base_delay: Duration = Field(timedelta(seconds=1), description=DURATION)
     max_delay: Duration = Field(timedelta(seconds=10), description=DURATION)
     settle_delay: Duration = Field(timedelta(seconds=2), description=DURATION)
+    verify_within: Duration = Field(timedelta(seconds=10), description=DURATION)
+    reopen_slippage: Number = Field(
+        0.5, gt=0, le=10, description="a percentage above 0 and at most 10"
+    )
+    min_improvement: Number = Field(
+        10.0, ge=0, lt=1000, description="a percentage from 0 to below 1000"
+    )
 
 
 class DatabaseSettings(Table):
@@ -120,7 +122,7 @@ class AccountSettings(Table):
     `rest_url` is always set after loading: `network` fills it in.
     """
 
-    id: Annotated[AccountId, _NAME] = Field(description=_NAMED)
+    id: Annotated[AccountId, NAME] = Field(description=NAMED)
     network: Literal["mainnet", "signet"] | None = Field(None, description='"mainnet" or "signet"')
     rest_url: RestUrl = Field(
         "",
@@ -154,86 +156,6 @@ class AccountSettings(Table):
         }:
             raise told("give either network or rest_url (with stream_url), not both")
         return self
-
-
-class BudgetSettings(Table):
-    """`[guards.budget]`: bounds on what a guard spends. Closing is never limited."""
-
-    max_per_action: Amount | None = Field(None, description=_SATS)
-    max_per_position: Amount | None = Field(None, description=_SATS)
-    max_per_day: Amount | None = Field(None, description=_SATS)
-    reserve_balance: Annotated[Whole, Field(ge=0, le=2_100_000_000_000_000)] = Field(
-        0, description="a whole number of sats, 0 or more"
-    )
-    max_spending_actions_per_hour: Whole = Field(
-        6, ge=1, le=1000, description="a whole number from 1 to 1000"
-    )
-
-
-def _selection(value: object) -> object:
-    if value == "all":
-        return None
-    if (
-        not isinstance(value, list)
-        or not value
-        # A list that holds "all" would guard nothing but a position of that name.
-        or any(not isinstance(item, str) or not item.strip() or item == "all" for item in value)
-    ):
-        raise ValueError("not a selection")
-    return value
-
-
-class GuardSettings(Table):
-    """`[[guards]]`: a threshold and an action over the positions of one account.
-
-    `selected_positions` is None for "all".
-    """
-
-    id: Annotated[GuardId, _NAME] = Field(description=_NAMED)
-    account: AccountId = Field(description="the id of one of the accounts")
-    margin_threshold: Number = Field(gt=0, lt=100, description=_LEVEL)
-    action: ActionKind = Field(description=_ACTIONS)
-    enabled: bool = Field(default=True, description=_SWITCH)
-    auto_execution: bool = Field(default=True, description=_SWITCH)
-    dry_run: bool = Field(default=False, description=_SWITCH)
-    selected_positions: Annotated[frozenset[PositionId] | None, BeforeValidator(_selection)] = (
-        Field(None, description='"all" or a list of position ids with at least one in it')
-    )
-    real_time_monitoring: bool = Field(default=True, description=_SWITCH)
-    add_margin_amount: Amount | None = Field(None, description=_SATS)
-    target_margin_level: Number = Field(50.0, gt=0, lt=100, description=_LEVEL)
-    cooldown: Duration = Field(timedelta(seconds=60), description=DURATION)
-    hysteresis: Number = Field(5.0, ge=0, lt=100, description="a number from 0 to below 100")
-    budget: BudgetSettings = Field(
-        BudgetSettings(), description="a table, written [guards.budget] below its guard"
-    )
-
-    def rules(self) -> Rules:
-        """Return what the decisions depend on."""
-        return Rules(
-            guard_id=self.id,
-            rung=Rung(
-                threshold=Percent(self.margin_threshold),
-                action=self.action,
-                add_margin_amount=_sats(self.add_margin_amount),
-                target_margin_level=Percent(self.target_margin_level),
-            ),
-            selected=self.selected_positions,
-            auto_execution=self.auto_execution,
-            hysteresis=Percent(self.hysteresis),
-            cooldown=self.cooldown,
-            budget=Budget(
-                max_per_action=_sats(self.budget.max_per_action),
-                max_per_position=_sats(self.budget.max_per_position),
-                max_per_day=_sats(self.budget.max_per_day),
-                reserve_balance=Sats(self.budget.reserve_balance),
-                max_spending_actions_per_hour=self.budget.max_spending_actions_per_hour,
-            ),
-        )
-
-
-def _sats(amount: int | None) -> Sats | None:
-    return None if amount is None else Sats(amount)
 
 
 class Sections(Table):

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import durationpy
 from pydantic import BaseModel, SecretStr, ValidationError
@@ -59,7 +59,7 @@ class Document:
             name = ENVIRONMENT_PREFIX + NESTED.join(str(part).upper() for part in fault.loc)
             where = f"environment variable {name}"
         else:
-            where = f"{self.path}: {self._key(fault.loc)}"
+            where = f"{self.path}: {key_text(fault.loc, self.data, prefix=self.prefix)}"
         if not fault.shown:
             return f"{where}: {fault.rule}"
         if value is not _MISSING:
@@ -69,16 +69,20 @@ class Document:
             return f"{where}: {fault.rule}"
         return f"{where} = {_shown(default)} (the default): {fault.rule}"
 
-    def _key(self, loc: Loc) -> str:
-        parts = [self.prefix] if self.prefix else []
-        value = self.data
-        for part in loc:
-            value = _value_at(value, (part,))
-            if isinstance(part, int):
-                parts[-1] += label(part, value)
-            else:
-                parts.append(part if _BARE_KEY.fullmatch(part) else _shown(part))
-        return ".".join(parts)
+
+def key_text(loc: Loc, data: object = None, *, prefix: str = "") -> str:
+    """Return a key as the reader knows it, `escalation[1].action` say.
+
+    `data` is what `loc` leads through: tables in a list are named by their id too.
+    """
+    parts = [prefix] if prefix else []
+    for part in loc:
+        data = _value_at(data, (part,))
+        if isinstance(part, int):
+            parts[-1] += label(part, data)
+        else:
+            parts.append(part if _BARE_KEY.fullmatch(part) else _shown(part))
+    return ".".join(parts)
 
 
 def label(index: int, table: object) -> str:
@@ -116,22 +120,24 @@ def _unknown_key(key: str, owner: type[BaseModel]) -> str:
 def _resolve(model: type[BaseModel], loc: Loc) -> tuple[Loc, FieldInfo | None, type[BaseModel]]:
     """Follow `loc` as far as the models know it.
 
-    Returns that part of it, the field found there (None for a table in a list) and the
-    innermost model. pydantic's own additions for unions and list items are left off.
+    Returns that part of it, the field found there (None for a table in a list or under a name
+    that is the user's) and the innermost model. pydantic's own additions for unions and list
+    items are left off.
     """
     known: list[int | str] = []
-    owner, field, leaf = model, None, False
+    owner, field, leaf, named = model, None, False, False
     for part in loc:
         if leaf:
             break
-        if isinstance(part, str):
+        if isinstance(part, str) and not named:
             if part not in owner.model_fields:
                 break
             field = owner.model_fields[part]
             inner = next(_models_in(field.annotation), None)
             owner, leaf = (owner, True) if inner is None else (inner, False)
+            named = not leaf and _is_mapping(field.annotation)
         else:
-            field = None
+            field, named = None, False
         known.append(part)
     return tuple(known), field, owner
 
@@ -141,6 +147,11 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401 - 
         yield annotation
     for argument in get_args(annotation):
         yield from _models_in(argument)
+
+
+def _is_mapping(annotation: Any) -> bool:  # noqa: ANN401 - any type form
+    origin = get_origin(annotation)
+    return isinstance(origin, type) and issubclass(origin, Mapping)
 
 
 def _may_hold_secrets(annotation: Any) -> bool:  # noqa: ANN401 - any type form

@@ -35,13 +35,21 @@ class Allowance:
 
 
 def allowance(
-    budget: Budget, memory: GuardMemory, position: Position, balance: Sats, now: datetime
+    budget: Budget,
+    memory: GuardMemory,
+    position: Position,
+    balance: Sats,
+    now: datetime,
+    *,
+    planned: int = 0,
+    planned_sats: Sats = Sats(0),
 ) -> Allowance:
     """Return what may be spent on `position` at `now`, never below 0.
 
-    Spending whose outcome is still unknown counts as spent.
+    Spending whose outcome is still unknown counts as spent, and so do the `planned` actions of
+    this run on other positions, of `planned_sats` in all, which `balance` is less already.
     """
-    last_hour = sum(1 for spend in memory.spends if now - spend.at < _HOUR)
+    last_hour = planned + sum(1 for spend in memory.spends if now - spend.at < _HOUR)
     if last_hour >= budget.max_spending_actions_per_hour:
         return Allowance(
             amount=Sats(0),
@@ -50,15 +58,20 @@ def allowance(
                 f" max_spending_actions_per_hour {budget.max_spending_actions_per_hour}"
             ),
         )
-    amount, limit = min(_limits(budget, memory, position, balance, now))
+    amount, limit = min(_limits(budget, memory, position, balance, now, planned_sats))
     return Allowance(amount=Sats(max(0, amount)), limit=limit)
 
 
 def _limits(
-    budget: Budget, memory: GuardMemory, position: Position, balance: Sats, now: datetime
+    budget: Budget,
+    memory: GuardMemory,
+    position: Position,
+    balance: Sats,
+    now: datetime,
+    planned_sats: Sats,
 ) -> list[tuple[int, str]]:
     on_position = sum(s.amount for s in memory.spends if s.position_id == position.id)
-    today = sum(s.amount for s in memory.spends if s.at.date() == now.date())
+    today = planned_sats + sum(s.amount for s in memory.spends if s.at.date() == now.date())
     per_position = budget.max_per_position
     if per_position is None:
         per_position = Sats(3 * position.entry_margin)

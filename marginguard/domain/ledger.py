@@ -1,8 +1,10 @@
 """What a guard remembers of an action, as the action goes from intent to its end."""
 
-from marginguard.domain.memory import GuardMemory, Spend
+from marginguard.domain.memory import GuardMemory, Setback, Spend
+from marginguard.domain.model import ActionKind
 from marginguard.domain.outcome import OutcomeKind
 from marginguard.domain.records import ActionRecord, ActionStatus
+from marginguard.domain.units import Price
 
 
 def remember(memory: GuardMemory, record: ActionRecord) -> GuardMemory:
@@ -12,11 +14,13 @@ def remember(memory: GuardMemory, record: ActionRecord) -> GuardMemory:
     action that worked, or that the exchange refused, holds the next one back: one that never
     reached the exchange may be tried again at once.
     """
+    if record.kind is ActionKind.SET_STOP_LOSS:
+        return _remember_stop_loss(memory, record)
     if record.status is ActionStatus.REJECTED:
         memory = memory.unspent(record.id)
-        if record.outcome == OutcomeKind.REJECTED or record.dry_run:
-            return _acted(memory, record, refusal=None if record.dry_run else record.error)
-        return memory
+        if record.dry_run:
+            return _acted(memory, record)
+        return _refused(memory, record) if record.outcome == OutcomeKind.REJECTED else memory
     if record.kind.spends and all(spend.action_id != record.id for spend in memory.spends):
         spend = Spend(
             action_id=record.id,
@@ -25,15 +29,43 @@ def remember(memory: GuardMemory, record: ActionRecord) -> GuardMemory:
             at=record.intended_at,
         )
         memory = memory.intending(spend)
-    if record.status is ActionStatus.DONE:
-        return _acted(memory, record, refusal=None)
-    return memory
+    if record.status is not ActionStatus.DONE:
+        return memory
+    if record.successor is not None:
+        memory = memory.followed(
+            record.position_id,
+            record.successor,
+            margin=record.before.margin,
+            at=record.settled_at or record.intended_at,
+        )
+    return _acted(memory, record)
 
 
-def _acted(memory: GuardMemory, record: ActionRecord, *, refusal: str | None) -> GuardMemory:
-    return memory.acted(
-        record.episode_id,
+def _acted(memory: GuardMemory, record: ActionRecord) -> GuardMemory:
+    at = record.settled_at or record.intended_at
+    return memory.acted(record.episode_id, kind=record.kind, at=at, level=record.level)
+
+
+def _refused(memory: GuardMemory, record: ActionRecord) -> GuardMemory:
+    setback = Setback(
+        kind=record.kind,
         at=record.settled_at or record.intended_at,
         level=record.level,
-        refusal=refusal,
+        reason=record.error or "the exchange refused it",
     )
+    return memory.refused(record.episode_id, setback)
+
+
+def _remember_stop_loss(memory: GuardMemory, record: ActionRecord) -> GuardMemory:
+    """Keep in mind which stop-losses may be ours: from the intent on, until it is settled."""
+    known = memory.stop_losses_of(record.position_id)
+    asked: tuple[Price, ...] = () if record.stop_loss is None else (record.stop_loss,)
+    if record.dry_run:
+        return memory
+    if record.status is ActionStatus.DONE:
+        prices = asked
+    elif record.status in {ActionStatus.REJECTED, ActionStatus.GONE}:
+        prices = tuple(p for p in known if p not in asked or p == record.before.stop_loss)
+    else:
+        prices = tuple(dict.fromkeys((*known, *asked)))
+    return memory.with_stop_losses(record.position_id, prices, at=record.intended_at)

@@ -1,22 +1,37 @@
-"""What a guard remembers between its runs: episodes and what it has spent."""
+"""What a guard remembers between its runs: breaches, spending, lineages, its stop-losses."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Self
 from uuid import UUID
 
-from marginguard.domain.units import GuardId, Percent, PositionId, Sats
+from marginguard.domain.model import ActionKind
+from marginguard.domain.units import GuardId, Percent, PositionId, Price, Sats
 
 SPENDING_MEMORY = timedelta(hours=24)
+
+_ENDED_MEMORY = timedelta(hours=1)
+"""How long a position that is not among the running ones is kept in mind: a read may be older
+than the trade that it does not show."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setback:
+    """A step that the exchange refused: the fallback's turn, until the rung may act again."""
+
+    kind: ActionKind
+    at: datetime
+    level: Percent
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Episode:
     """One breach of one threshold by one position, until the level is well below it again.
 
-    `last_action_at` and `last_action_level` are of the newest action that took effect or was
-    refused; `refusal` says why the newest one did not take effect.
+    What is `last` is of the newest action that took effect; `setbacks` are the steps that were
+    refused since then.
     """
 
     id: str
@@ -25,7 +40,8 @@ class Episode:
     opened_at: datetime
     last_action_at: datetime | None = None
     last_action_level: Percent | None = None
-    refusal: str | None = None
+    last_action_kind: ActionKind | None = None
+    setbacks: tuple[Setback, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,12 +63,81 @@ class DayOpening:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Lineage:
+    """A trade that a reduction reopened: `position_id` now, `origin` at first.
+
+    `original_margin` is what the first trade had when it was first reduced.
+    """
+
+    position_id: PositionId
+    origin: PositionId
+    original_margin: Sats
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Backstop:
+    """The stop-losses that were asked for on a trade and may stand there: ours, not the user's."""
+
+    position_id: PositionId
+    prices: tuple[Price, ...]
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class GuardMemory:
-    """Open episodes, spending, and the day's opening balance; changed by making a new one."""
+    """What must outlive a run and a restart; changed by making a new one."""
 
     episodes: tuple[Episode, ...] = ()
     spends: tuple[Spend, ...] = ()
     opening: DayOpening | None = None
+    lineages: tuple[Lineage, ...] = ()
+    backstops: tuple[Backstop, ...] = ()
+
+    def lineage(self, position_id: PositionId) -> Lineage | None:
+        """Return where a reopened trade comes from; None for one that never was."""
+        return next((one for one in self.lineages if one.position_id == position_id), None)
+
+    def origin_of(self, position_id: PositionId) -> PositionId:
+        """Return the id that the position had before any reduction reopened it."""
+        lineage = self.lineage(position_id)
+        return position_id if lineage is None else lineage.origin
+
+    def followed(
+        self, before: PositionId, after: PositionId, *, margin: Sats, at: datetime
+    ) -> Self:
+        """Return the memory after `before` (with `margin`) was reopened as `after`.
+
+        What was spent on the one counts for the other.
+        """
+        known = self.lineage(before)
+        lineage = Lineage(
+            position_id=after,
+            origin=before if known is None else known.origin,
+            original_margin=margin if known is None else known.original_margin,
+            at=at,
+        )
+        others = (one for one in self.lineages if one.position_id not in {before, after})
+        return replace(
+            self,
+            lineages=(*others, lineage),
+            spends=tuple(
+                replace(s, position_id=after) if s.position_id == before else s for s in self.spends
+            ),
+        )
+
+    def stop_losses_of(self, position_id: PositionId) -> tuple[Price, ...]:
+        """Return the prices at which a stop-loss of ours may stand on this trade."""
+        return next((b.prices for b in self.backstops if b.position_id == position_id), ())
+
+    def with_stop_losses(
+        self, position_id: PositionId, prices: tuple[Price, ...], at: datetime
+    ) -> Self:
+        """Return the memory with these as the stop-losses of ours on this trade."""
+        others = tuple(b for b in self.backstops if b.position_id != position_id)
+        if prices:
+            others = (*others, Backstop(position_id=position_id, prices=prices, at=at))
+        return replace(self, backstops=others)
 
     def episode(self, position_id: PositionId, threshold: Percent) -> Episode | None:
         """Return the open episode of this position and threshold, if there is one."""
@@ -65,39 +150,32 @@ class GuardMemory:
             None,
         )
 
-    def opened(
-        self, guard_id: GuardId, position_id: PositionId, threshold: Percent, now: datetime
-    ) -> Self:
-        """Return the memory with an episode opened at `now`."""
-        episode = Episode(
-            id=f"{guard_id}/{position_id}/{threshold:g}/{now.isoformat()}",
-            position_id=position_id,
-            threshold=threshold,
-            opened_at=now,
-        )
-        return replace(self, episodes=(*self.episodes, episode))
-
-    def closed(self, episode: Episode) -> Self:
-        """Return the memory without `episode`."""
-        return replace(self, episodes=tuple(e for e in self.episodes if e.id != episode.id))
-
     def intending(self, spend: Spend) -> Self:
         """Return the memory with `spend` counted, since its request may now go out."""
         return replace(self, spends=(*self.spends, spend))
 
-    def acted(
-        self, episode_id: str, *, at: datetime, level: Percent, refusal: str | None = None
-    ) -> Self:
-        """Return the memory of an action that took effect, or was refused with `refusal`."""
-        return replace(
-            self,
-            episodes=tuple(
-                replace(e, last_action_at=at, last_action_level=level, refusal=refusal)
-                if e.id == episode_id
-                else e
-                for e in self.episodes
-            ),
-        )
+    def acted(self, episode_id: str, *, kind: ActionKind, at: datetime, level: Percent) -> Self:
+        """Return the memory of an action that took effect."""
+
+        def changed(episode: Episode) -> Episode:
+            return replace(
+                episode,
+                last_action_at=at,
+                last_action_level=level,
+                last_action_kind=kind,
+                setbacks=(),
+            )
+
+        return self._in_episode(episode_id, changed)
+
+    def refused(self, episode_id: str, setback: Setback) -> Self:
+        """Return the memory of a step that was refused."""
+
+        def changed(episode: Episode) -> Episode:
+            others = (s for s in episode.setbacks if s.kind is not setback.kind)
+            return replace(episode, setbacks=(*others, setback))
+
+        return self._in_episode(episode_id, changed)
 
     def unspent(self, action_id: UUID) -> Self:
         """Return the memory without the spend of an action that certainly did not happen."""
@@ -111,7 +189,7 @@ class GuardMemory:
         """Return the memory after a look at the account.
 
         Takes the day's opening balance at the first look, ends the episodes of positions that
-        no longer run, and forgets spending that no budget looks at any more.
+        no longer run, and forgets what nothing looks at any more.
         """
         alive = frozenset(running)
         opening = self.opening
@@ -124,4 +202,30 @@ class GuardMemory:
             spends=tuple(
                 s for s in self.spends if s.position_id in alive or now - s.at < SPENDING_MEMORY
             ),
+            lineages=tuple(
+                one
+                for one in self.lineages
+                if one.position_id in alive or now - one.at < _ENDED_MEMORY
+            ),
+            backstops=tuple(
+                b for b in self.backstops if b.position_id in alive or now - b.at < _ENDED_MEMORY
+            ),
         )
+
+    def _in_episode(self, episode_id: str, changed: Callable[[Episode], Episode]) -> Self:
+        return replace(
+            self,
+            episodes=tuple(changed(e) if e.id == episode_id else e for e in self.episodes),
+        )
+
+
+def open_episode(
+    guard_id: GuardId, position_id: PositionId, threshold: Percent, now: datetime
+) -> Episode:
+    """Return the episode of a breach that begins now."""
+    return Episode(
+        id=f"{guard_id}/{position_id}/{threshold:g}/{now.isoformat()}",
+        position_id=position_id,
+        threshold=threshold,
+        opened_at=now,
+    )

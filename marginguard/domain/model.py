@@ -4,7 +4,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from marginguard.domain.units import AccountId, Percent, PositionId, Price, Sats, Usd
+from marginguard.domain.units import (
+    AccountId,
+    GuardId,
+    Percent,
+    PositionId,
+    Price,
+    Sats,
+    Usd,
+)
 
 
 class Side(StrEnum):
@@ -37,15 +45,26 @@ class RiskLevel(StrEnum):
 
 
 class ActionKind(StrEnum):
-    """A protective step that a guard can take on a position."""
+    """A protective step that a guard can take on a position.
+
+    `set_stop_loss` is the guard's own: nobody asks for it as an action, the backstop needs it.
+    """
 
     CLOSE_POSITION = "close_position"
+    REDUCE_POSITION = "reduce_position"
     ADD_MARGIN = "add_margin"
+    INCREASE_LIQUIDATION_DISTANCE = "increase_liquidation_distance"
+    SET_STOP_LOSS = "set_stop_loss"
 
     @property
     def spends(self) -> bool:
         """Whether the step takes sats from the account's balance."""
-        return self is ActionKind.ADD_MARGIN
+        return self in {ActionKind.ADD_MARGIN, ActionKind.INCREASE_LIQUIDATION_DISTANCE}
+
+    @property
+    def protects(self) -> bool:
+        """Whether the step answers a breach, and not only prepares for one."""
+        return self is not ActionKind.SET_STOP_LOSS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +75,7 @@ class Position:
     position. `pl` and `liquidation_price` are the exchange's own figures. `funding_paid` is the
     net of all funding (negative when more was received), `cashed_in` what was taken out of the
     margin, profit not counted; both only ever matter as differences between two reads of one
-    position.
+    position. `trailing_stop` says that `stop_loss` follows the market by itself.
 
     On the cross position `entry_margin` is the margin that its leverage asks for at entry,
     `cashed_in` is always 0 (see the transfers), and whether `pl` counts what was realised before
@@ -79,6 +98,7 @@ class Position:
     funding_paid: Sats
     cashed_in: Sats
     client_id: str | None
+    trailing_stop: bool = False
 
     @property
     def buffer(self) -> Sats:
@@ -93,13 +113,26 @@ class ClosedTrade:
     """A position that no longer runs: an isolated trade, or the cross position.
 
     `pl` is the realised profit or loss, None for the cross position: the order that closed it
-    does not tell.
+    does not tell. `client_id` is the tag that the trade was opened with.
     """
 
     id: PositionId
     exit_price: Price | None
     pl: Sats | None
     closed_at: datetime | None
+    client_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewTrade:
+    """An isolated trade to open at the market, found again by its `client_id`."""
+
+    side: Side
+    quantity: Usd
+    leverage: float
+    client_id: str
+    stop_loss: Price | None = None
+    take_profit: Price | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -227,3 +260,18 @@ class Assessment:
     liquidation_price: Price | None
     liquidation_distance: Percent | None
     trigger_price: Price | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sighting:
+    """A running position as it was seen, and who looks after it.
+
+    `guard_id` is None where no armed guard does. `backstop` is the stop-loss on the exchange that
+    stands at the guard's backstop or nearer to the market, and None where there is none.
+    `original_margin` is set on a trade that a reduction reopened: what the first one began with.
+    """
+
+    assessment: Assessment
+    guard_id: GuardId | None
+    backstop: Price | None = None
+    original_margin: Sats | None = None

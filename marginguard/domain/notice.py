@@ -22,6 +22,8 @@ class NoticeKind(StrEnum):
     GUARD_ARMED = "guard_armed"
     POSITION_NOT_COVERED = "position_not_covered"
     POSITION_GONE = "position_gone"
+    POSITION_OPENED = "position_opened"
+    POSITION_CHANGED = "position_changed"
 
 
 class Severity(StrEnum):

@@ -1,151 +1,60 @@
 """What to do: positions, a price, rules and memory in; decisions out. No clock, no I/O."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from enum import StrEnum
-from uuid import UUID
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 from marginguard.domain import margin
-from marginguard.domain.budget import Budget, allowance
-from marginguard.domain.memory import Episode, GuardMemory, Spend
-from marginguard.domain.model import ActionKind, Assessment, Position, PriceQuote
-from marginguard.domain.units import GuardId, Percent, PositionId, Sats
+from marginguard.domain.breach import (
+    covers,
+    episodes_of,
+    held_back,
+    levels_of,
+    nothing_to_try,
+    still_holds,
+)
+from marginguard.domain.decision import Decision, Decisions, Pending, Verdict, View
+from marginguard.domain.memory import Episode, GuardMemory
+from marginguard.domain.model import ActionKind, Assessment, MarginMode, Position, PriceQuote
+from marginguard.domain.rules import Ladder, ProtectionMode, Rules, Rung, Step
+from marginguard.domain.steps import Plan, Purse, plan_step, projected
+from marginguard.domain.units import Percent, PositionId
 
-ALWAYS_ACT_LEVEL = Percent(95.0)
-"""From this level on the cooldown no longer holds an action back."""
-
-WORSENED_BY = Percent(5.0)
-"""Points above the last action's level that end its cooldown early."""
-
-
-_NOT_YET_AN_ACTION = UUID(int=0)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rung:
-    """One threshold with its action.
-
-    `add_margin` adds the fixed `add_margin_amount`, or without one what brings the level down
-    to `target_margin_level`.
-    """
-
-    threshold: Percent
-    action: ActionKind
-    add_margin_amount: Sats | None = None
-    target_margin_level: Percent = Percent(50.0)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rules:
-    """A guard's configuration, as far as decisions go.
-
-    `selected` None means every position of the account.
-    """
-
-    guard_id: GuardId
-    rung: Rung
-    selected: frozenset[PositionId] | None = None
-    auto_execution: bool = True
-    hysteresis: Percent = Percent(5.0)
-    cooldown: timedelta = timedelta(seconds=60)
-    budget: Budget = Budget()
-
-    def covers(self, position_id: PositionId) -> bool:
-        """Whether the guard looks after this position."""
-        return self.selected is None or position_id in self.selected
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class View:
-    """What was read: every figure from this execution, nothing older.
-
-    `balance` None means that it is not known, so nothing may be spent. `unsettled` names, for a
-    position, why an earlier spending action of it is not settled yet; `frozen` likewise for one
-    that never can be. `in_flight` are the positions that an action is being carried out on at this
-    moment. `spending_barred` says why nothing may be spent at all for now, or is None.
-    """
-
-    positions: tuple[Position, ...]
-    quote: PriceQuote
-    balance: Sats | None
-    unsettled: Mapping[PositionId, str]
-    frozen: Mapping[PositionId, str]
-    in_flight: frozenset[PositionId] = frozenset()
-    spending_barred: str | None = None
-
-
-class Verdict(StrEnum):
-    """What a decision comes to."""
-
-    SAFE = "safe"
-    ACT = "act"
-    COOLDOWN = "cooldown"
-    SETTLING = "settling"
-    ALERT = "alert"
-    UNPROTECTED = "unprotected"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """A protective step to take now. `amount` is 0 for a step that spends nothing."""
-
-    kind: ActionKind
-    amount: Sats
-    capped: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Decision:
-    """What to do about one position, and why, in plain English.
-
-    `plan` is set exactly when the verdict is ACT; `episode` whenever one is open.
-    """
-
-    assessment: Assessment
-    threshold: Percent
-    verdict: Verdict
-    reason: str
-    episode: Episode | None = None
-    plan: Plan | None = None
-
-    @property
-    def position(self) -> Position:
-        """The position decided on."""
-        return self.assessment.position
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Decisions:
-    """One decision for each covered position, the worst level first, and the new memory."""
-
-    items: tuple[Decision, ...]
-    memory: GuardMemory
+ALONE_AT_RISK = Percent(90.0)
+"""The level at which a position is spoken of though only the portfolio's level is acted on."""
 
 
 def decide(view: View, rules: Rules, memory: GuardMemory, now: datetime) -> Decisions:
     """Return what to do about every position that the guard covers.
 
-    Sats planned for one position are no longer there for the next one.
+    Sats planned for one position are no longer there for the next one, and where the portfolio's
+    level is what counts, no more positions are acted on than it takes.
     """
-    memory = memory.observed(
-        now=now, balance=view.balance, running=(position.id for position in view.positions)
-    )
-    assessments = sorted(
-        (
-            margin.assess(position, view.quote.last, rules.rung.threshold)
-            for position in view.positions
-            if rules.covers(position.id)
-        ),
-        key=lambda assessment: (-assessment.level, assessment.position.id),
-    )
+    running = (position.id for position in view.positions)
+    memory = memory.observed(now=now, balance=view.balance, running=running)
+    assessments = _by_risk(view, rules, memory)
+    levels = levels_of([a.position for a in assessments], view.quote, rules)
+    episodes = episodes_of(levels, rules, memory, now)
+    memory = replace(memory, episodes=tuple(episodes.values()))
+    purse = Purse(balance=view.balance, barred=_barred(view))
+    portfolio = {a.position.id: a.position for a in assessments}
     decisions = []
-    planned: tuple[Spend, ...] = ()
     for assessment in assessments:
-        episode, memory = _episode(assessment, rules, memory, now)
-        decision = _decide_one(assessment, episode, view, rules, _with(memory, planned), now)
-        if decision.plan is not None and decision.plan.kind.spends:
-            planned = (*planned, _planned_spend(decision, now))
+        position = assessment.position
+        one = _Question(
+            assessment=assessment,
+            level=levels[position.id],
+            ladder=rules.ladder_of(memory.origin_of(position.id)),
+            episodes=episodes,
+            view=view,
+            rules=rules,
+            now=now,
+        )
+        decision = _decide_one(one, portfolio.values(), purse, memory)
+        if decision.plan is not None:
+            purse = purse.after(decision.plan)
+            after = projected(position, decision.plan)
+            portfolio = {**portfolio, position.id: after} if after else _less(portfolio, position)
         decisions.append(decision)
     return Decisions(items=tuple(decisions), memory=memory)
 
@@ -161,140 +70,189 @@ def calls_for_a_look(
 
     Cheap, for every tick of the price: it says that `decide` is worth a fresh read.
     """
-    threshold = rules.rung.threshold
-    for position in positions:
-        if not rules.covers(position.id):
+    covered = [p for p in positions if covers(rules, memory, p.id)]
+    for position_id, level in levels_of(covered, quote, rules).items():
+        reached = rules.ladder_of(memory.origin_of(position_id)).reached(level)
+        if not reached:
             continue
-        level = margin.margin_level(position, quote.last)
-        if level < threshold:
-            continue
-        episode = memory.episode(position.id, threshold)
-        if episode is None or not _cooling_down(episode, level, rules.cooldown, now):
+        episode = memory.episode(position_id, reached[-1].threshold)
+        if episode is None or not nothing_to_try(episode, reached[-1], level, rules, now):
             return True
     return False
 
 
-def _planned_spend(decision: Decision, now: datetime) -> Spend:
-    amount = decision.plan.amount if decision.plan is not None else Sats(0)
-    return Spend(
-        action_id=_NOT_YET_AN_ACTION, position_id=decision.position.id, amount=amount, at=now
-    )
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Question:
+    """One position to decide on, and everything that bears on it."""
 
+    assessment: Assessment
+    level: Percent
+    ladder: Ladder
+    episodes: Mapping[tuple[PositionId, Percent], Episode]
+    view: View
+    rules: Rules
+    now: datetime
 
-def _with(memory: GuardMemory, planned: tuple[Spend, ...]) -> GuardMemory:
-    for spend in planned:
-        memory = memory.intending(spend)
-    return memory
+    @property
+    def position(self) -> Position:
+        return self.assessment.position
 
+    @property
+    def pending(self) -> tuple[Pending, ...]:
+        return tuple(p for p in self.view.pending if p.position_id == self.position.id)
 
-def _episode(
-    assessment: Assessment, rules: Rules, memory: GuardMemory, now: datetime
-) -> tuple[Episode | None, GuardMemory]:
-    """Open an episode at the threshold, end it below the threshold less the hysteresis."""
-    threshold = rules.rung.threshold
-    position_id = assessment.position.id
-    episode = memory.episode(position_id, threshold)
-    if episode is None and assessment.level >= threshold:
-        memory = memory.opened(rules.guard_id, position_id, threshold, now)
-        return memory.episode(position_id, threshold), memory
-    if episode is None:
-        return None, memory
-    # A level of 0 ends it too: a threshold within the hysteresis leaves nothing below it.
-    if assessment.level <= 0 or assessment.level < threshold - rules.hysteresis:
-        return None, memory.closed(episode)
-    return episode, memory
-
-
-def _decide_one(
-    assessment: Assessment,
-    episode: Episode | None,
-    view: View,
-    rules: Rules,
-    memory: GuardMemory,
-    now: datetime,
-) -> Decision:
-    def decision(verdict: Verdict, reason: str, plan: Plan | None = None) -> Decision:
+    def answer(
+        self,
+        verdict: Verdict,
+        reason: str,
+        *,
+        rung: Rung | None = None,
+        plan: Plan | None = None,
+    ) -> Decision:
+        threshold = self.ladder.lowest if rung is None else rung.threshold
         return Decision(
-            assessment=assessment,
-            threshold=rules.rung.threshold,
+            assessment=self.assessment,
+            level=self.level,
+            threshold=threshold,
             verdict=verdict,
             reason=reason,
-            episode=episode,
+            episode=self.episodes.get((self.position.id, threshold)),
             plan=plan,
         )
 
-    level, threshold = assessment.level, rules.rung.threshold
-    shown = margin.show_level(level, threshold)
-    if episode is None or level < threshold:
-        return decision(Verdict.SAFE, f"level {shown} % is below the threshold {threshold:g} %")
-    breach = f"level {shown} % has reached the threshold {threshold:g} %"
-    if not rules.auto_execution:
-        return decision(Verdict.ALERT, f"{breach}; auto_execution is off, so nothing is done")
-    if assessment.position.id in view.in_flight:
-        return decision(Verdict.SETTLING, f"{breach}; an action on it is under way")
-    if _cooling_down(episode, level, rules.cooldown, now):
-        if episode.refusal is not None:
-            return decision(Verdict.UNPROTECTED, f"{breach}; {episode.refusal}")
-        wait = f"the cooldown of {rules.cooldown.total_seconds():g} s since the last action runs"
-        return decision(Verdict.COOLDOWN, f"{breach}; {wait}")
-    if rules.rung.action is ActionKind.CLOSE_POSITION:
-        return decision(Verdict.ACT, breach, Plan(kind=rules.rung.action, amount=Sats(0)))
-    verdict, plan, detail = _plan_spending(assessment, view, rules, memory, now)
-    return decision(verdict, f"{breach}{detail}", plan)
+
+def _by_risk(view: View, rules: Rules, memory: GuardMemory) -> list[Assessment]:
+    found = []
+    for position in view.positions:
+        origin = memory.origin_of(position.id)
+        if rules.selects(origin):
+            lowest = rules.ladder_of(origin).lowest
+            found.append(margin.assess(position, view.quote.last, lowest))
+    return sorted(found, key=lambda one: (-one.level, one.position.id))
 
 
-def _cooling_down(episode: Episode, level: Percent, cooldown: timedelta, now: datetime) -> bool:
-    if episode.last_action_at is None or episode.last_action_level is None:
-        return False
-    if level >= ALWAYS_ACT_LEVEL or level >= episode.last_action_level + WORSENED_BY:
-        return False
-    # Either way: a wall clock set back must not hold the next action for longer.
-    return abs(now - episode.last_action_at) < cooldown
-
-
-def _plan_spending(
-    assessment: Assessment, view: View, rules: Rules, memory: GuardMemory, now: datetime
-) -> tuple[Verdict, Plan | None, str]:
-    """Plan an addition of margin, or say in words why there can be none."""
-    position = assessment.position
-    if (why := view.frozen.get(position.id)) is not None:
-        return Verdict.UNPROTECTED, None, f"; spending on it is frozen: {why}"
-    if (why := view.unsettled.get(position.id)) is not None:
-        return Verdict.SETTLING, None, f"; {why}"
-    if (why := _unable_to_spend(view)) is not None:
-        return Verdict.UNPROTECTED, None, f"; {why}"
-    remedy = _remedy(assessment, rules.rung)
-    if remedy.amount == 0:
-        return Verdict.UNPROTECTED, None, f"; {_no_remedy(remedy, rules.rung)}"
-    assert view.balance is not None  # noqa: S101 - _unable_to_spend has ruled it out
-    planned = sum(s.amount for s in memory.spends if s.action_id == _NOT_YET_AN_ACTION)
-    allowed = allowance(rules.budget, memory, position, Sats(view.balance - planned), now)
-    if remedy.amount <= allowed.amount:
-        plan = Plan(kind=rules.rung.action, amount=remedy.amount, capped=remedy.capped)
-        return Verdict.ACT, plan, ""
-    needed = f"{remedy.amount:,} sats are needed and {allowed.amount:,} may be spent"
-    return Verdict.UNPROTECTED, None, f"; {needed}: {allowed.limit}"
-
-
-def _no_remedy(remedy: margin.Remedy, rung: Rung) -> str:
-    if remedy.capped:
-        return "no margin can be added: leverage would fall below 1"
-    return f"the level is within target_margin_level {rung.target_margin_level:g} %: lower that"
-
-
-def _unable_to_spend(view: View) -> str | None:
-    if view.balance is None:
-        return "the account's balance is not known, so nothing is spent"
+def _barred(view: View) -> str | None:
     if not view.quote.confirmed:
         return "the price jumped and nothing confirms it yet, so nothing is spent"
     return view.spending_barred
 
 
-def _remedy(assessment: Assessment, rung: Rung) -> margin.Remedy:
-    position = assessment.position
-    if rung.add_margin_amount is None:
-        return margin.margin_to_reach_level(position, assessment.price, rung.target_margin_level)
-    room = margin.room_to_add(position)
-    if room is None or rung.add_margin_amount <= room:
-        return margin.Remedy(amount=rung.add_margin_amount, capped=False)
-    return margin.Remedy(amount=room, capped=True)
+def _less(
+    portfolio: Mapping[PositionId, Position], position: Position
+) -> dict[PositionId, Position]:
+    return {id_: one for id_, one in portfolio.items() if id_ != position.id}
+
+
+def _decide_one(
+    one: _Question, portfolio: Iterable[Position], purse: Purse, memory: GuardMemory
+) -> Decision:
+    reached = one.ladder.reached(one.level)
+    if not reached:
+        return _below(one)
+    rung = reached[-1]
+    breach = _breach(one, rung)
+    if not one.rules.auto_execution:
+        reason = f"{breach}; auto_execution is off, so nothing is done"
+        return one.answer(Verdict.ALERT, reason, rung=rung)
+    if one.assessment.level < rung.threshold and _relieved(one, rung, portfolio):
+        reason = f"{breach}; acting on the others brings it below"
+        return one.answer(Verdict.SAFE, reason, rung=rung)
+    if one.position.id in one.view.in_flight:
+        return one.answer(Verdict.SETTLING, f"{breach}; an action on it is under way", rung=rung)
+    episode = one.episodes[one.position.id, rung.threshold]
+    if (why := held_back(episode, one.level, one.rules.cooldown, one.now)) is not None:
+        return one.answer(Verdict.COOLDOWN, f"{breach}; {why}", rung=rung)
+    awaited = [p for p in one.pending if p.threshold == rung.threshold and not p.repeatable]
+    if any(not p.overdue for p in awaited):
+        return one.answer(Verdict.SETTLING, f"{breach}; {awaited[0].reason}", rung=rung)
+    steps = list(rung.steps)
+    if awaited:
+        # Carried out, as far as is known, and not proved in time: on to what stands above.
+        higher = (r for r in one.ladder.all_rungs if r.threshold > rung.threshold)
+        steps += [step for above in higher for step in above.steps]
+    return _climb(one, rung, steps, breach, purse, memory)
+
+
+def _climb(
+    one: _Question,
+    rung: Rung,
+    steps: Sequence[Step],
+    breach: str,
+    purse: Purse,
+    memory: GuardMemory,
+) -> Decision:
+    """Take the first step that can be taken; say of the others why not."""
+    notes: list[str] = []
+    waits = False
+    episode = one.episodes[one.position.id, rung.threshold]
+    for step in steps:
+        obstacle = _obstacle(one, episode, step)
+        if obstacle is not None:
+            notes.append(f"{step.kind.value}: {obstacle.reason}")
+            waits = waits or obstacle.passes
+            continue
+        plan = plan_step(step, one.assessment, one.rules, purse, memory, one.now)
+        if isinstance(plan, Plan):
+            reason = "; ".join([breach, *notes, *([step.kind.value] if notes else [])])
+            return one.answer(Verdict.ACT, reason, rung=rung, plan=plan)
+        notes.append(f"{step.kind.value}: {plan.reason}")
+    reason = "; ".join([breach, *dict.fromkeys(notes)])
+    return one.answer(Verdict.SETTLING if waits else Verdict.UNPROTECTED, reason, rung=rung)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Obstacle:
+    """Why a step is not for now; `passes` says that an earlier action will soon be settled."""
+
+    reason: str
+    passes: bool = False
+
+
+def _obstacle(one: _Question, episode: Episode, step: Step) -> _Obstacle | None:
+    if step.kind in one.view.refused.get(one.position.id, frozenset()):
+        return _Obstacle(reason="it was refused just now")
+    for setback in episode.setbacks:
+        if setback.kind is step.kind and still_holds(setback, one.level, one.rules, one.now):
+            return _Obstacle(reason=setback.reason)
+    for pending in one.pending:
+        if not _clash(step.kind, pending, one.position.mode):
+            continue
+        return _Obstacle(reason=pending.reason, passes=not (pending.overdue or pending.frozen))
+    return None
+
+
+def _clash(kind: ActionKind, pending: Pending, mode: MarginMode) -> bool:
+    """Return whether a step must wait for an earlier one that may still be carried out.
+
+    A close never waits. Sats whose fate is not known count as spent, and an order is not sent
+    twice.
+    """
+    if kind.spends:
+        return pending.kind.spends
+    reduces = kind is ActionKind.REDUCE_POSITION and mode is MarginMode.CROSS
+    return reduces and pending.kind is ActionKind.REDUCE_POSITION
+
+
+def _below(one: _Question) -> Decision:
+    shown = margin.show_level(one.level, one.ladder.lowest)
+    whose = "the portfolio's level" if one.rules.mode is ProtectionMode.TOTAL else "level"
+    below = f"{whose} {shown} % is below the threshold {one.ladder.lowest:g} %"
+    own = one.assessment.level
+    if one.rules.mode is ProtectionMode.TOTAL and own >= ALONE_AT_RISK:
+        return one.answer(
+            Verdict.ALERT,
+            f"its own level is {margin.show_level(own)} % and {below}: what the others earn does"
+            " not save it",
+        )
+    return one.answer(Verdict.SAFE, below)
+
+
+def _breach(one: _Question, rung: Rung) -> str:
+    shown = margin.show_level(one.level, rung.threshold)
+    whose = "level" if one.level == one.assessment.level else "the portfolio's level"
+    return f"{whose} {shown} % has reached the threshold {rung.threshold:g} %"
+
+
+def _relieved(one: _Question, rung: Rung, portfolio: Iterable[Position]) -> bool:
+    """Return whether what is planned for worse positions brings the portfolio below the rung."""
+    return margin.portfolio_level(portfolio, one.view.quote.last) < rung.threshold

@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from enum import StrEnum
 
-from marginguard.domain.model import ClosedTrade, Position, Transfer
-from marginguard.domain.records import PositionState
-from marginguard.domain.units import Sats
+from marginguard.domain.model import ClosedTrade, CrossOrder, Position, Transfer
+from marginguard.domain.outcome import OutcomeKind
+from marginguard.domain.records import ActionRecord, PositionState
+from marginguard.domain.units import Price, Sats
 
 
 class Proof(StrEnum):
@@ -25,6 +26,46 @@ def prove_close(running: Position | None, closed: ClosedTrade | None) -> Proof:
     if running is not None:
         return Proof.NOT_APPLIED
     return Proof.UNCLEAR if closed is None else Proof.APPLIED
+
+
+def prove_close_of_ours(
+    record: ActionRecord, running: Position | None, closed: ClosedTrade | None
+) -> Proof:
+    """Tell whether the first step of a reduction, to close the trade, took effect.
+
+    A trade that ended at its stop-loss or liquidation price while our request was under way ended
+    by itself: what its owner or the exchange ended is not opened again.
+    """
+    proof = prove_close(running, closed)
+    if proof is not Proof.APPLIED or record.outcome == OutcomeKind.DONE or closed is None:
+        return proof
+    own_ends = {record.before.stop_loss, record.before.liquidation_price} - {None}
+    return Proof.GONE if closed.exit_price in own_ends else Proof.APPLIED
+
+
+def prove_cut(before: PositionState, order: CrossOrder | None, running: Position | None) -> Proof:
+    """Tell whether the order that cuts the cross position was carried out, by its tag.
+
+    Without it the quantity must be what it was: another one fits neither.
+    """
+    if order is not None:
+        return Proof.APPLIED
+    if running is None:
+        return Proof.GONE
+    same = running.side is before.side and running.quantity == before.quantity
+    return Proof.NOT_APPLIED if same else Proof.UNCLEAR
+
+
+def prove_reopened(running: Position | None, closed: ClosedTrade | None) -> Proof:
+    """Tell whether a trade with our tag was opened: it runs, or it has ended since."""
+    return Proof.NOT_APPLIED if running is None and closed is None else Proof.APPLIED
+
+
+def prove_stop_loss(wanted: Price | None, running: Position | None) -> Proof:
+    """Tell whether the stop-loss stands where it was asked for (None: is removed)."""
+    if running is None:
+        return Proof.GONE
+    return Proof.APPLIED if running.stop_loss == wanted else Proof.NOT_APPLIED
 
 
 def prove_deposit(

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from marginguard.domain.errors import ErrorCode, ErrorType
 from marginguard.domain.memory import GuardMemory
-from marginguard.domain.model import ActionKind, Position
+from marginguard.domain.model import ActionKind, Position, Side
 from marginguard.domain.units import AccountId, GuardId, Percent, PositionId, Price, Sats, Usd
 
 
@@ -76,6 +76,8 @@ class PositionState:
     funding_paid: Sats
     cashed_in: Sats
     price: Price | None
+    stop_loss: Price | None = None
+    side: Side | None = None
 
     @classmethod
     def of(cls, position: Position, price: Price | None) -> Self:
@@ -88,7 +90,28 @@ class PositionState:
             funding_paid=position.funding_paid,
             cashed_in=position.cashed_in,
             price=price,
+            stop_loss=position.stop_loss,
+            side=position.side,
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reopening:
+    """The second step of reducing an isolated trade: what is opened once it is closed.
+
+    The side, quantity, stop-loss and take-profit are decided before the trade is closed. How it
+    was closed, and the `leverage` that spends no more than what the close brought (`margin`), are
+    known after; they are None until then.
+    """
+
+    side: Side
+    quantity: Usd
+    stop_loss: Price | None
+    take_profit: Price | None
+    closed_price: Price | None = None
+    closed_at: datetime | None = None
+    margin: Sats | None = None
+    leverage: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,6 +121,11 @@ class ActionRecord:
     `sent_at` is when the newest attempt was about to be signed: the 35 s rule counts from it.
     `frozen` marks an action whose outcome can never be told by reading. `proof` says in words
     what the position showed afterwards.
+
+    `amount` is what a step spends (sats), `quantity` what a reduction cuts (USD), `stop_loss`
+    what the stop-loss is set to (None: it is removed). Reducing an isolated trade has a
+    `reopening`, and ends with the id of the new trade as `successor`, or with none and an
+    `error` where the rest stays closed.
     """
 
     id: UUID
@@ -125,6 +153,27 @@ class ActionRecord:
     error: str | None = None
     proof: str | None = None
     frozen: bool = False
+    quantity: Usd = Usd(0)
+    stop_loss: Price | None = None
+    reopening: Reopening | None = None
+    successor: PositionId | None = None
+
+    @property
+    def is_reopening(self) -> bool:
+        """Whether the trade is closed already, so that only opening the rest is left."""
+        return self.reopening is not None and self.reopening.closed_at is not None
+
+    @property
+    def closes(self) -> bool:
+        """Whether what is asked for now is to close the position."""
+        return self.kind is ActionKind.CLOSE_POSITION or (
+            self.reopening is not None and not self.is_reopening
+        )
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether asking twice does no more than asking once, as with a close."""
+        return self.closes or self.kind is ActionKind.SET_STOP_LOSS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

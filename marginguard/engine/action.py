@@ -1,5 +1,6 @@
 """One action from intent to proof: the loop of attempts."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final
 
@@ -10,6 +11,7 @@ from marginguard.domain.errors import MarginguardError
 from marginguard.domain.outcome import Outcome, OutcomeKind
 from marginguard.domain.proof import Proof
 from marginguard.domain.records import ActionRecord, ActionStatus
+from marginguard.domain.reduction import Impossible
 from marginguard.engine.book import Book
 from marginguard.engine.executor import ActionEnd, Executor, log_end
 from marginguard.engine.proving import Inspection, ended, proved
@@ -19,10 +21,11 @@ DATABASE_PATIENCE_S: Final = 0.05
 
 
 class Action:
-    """Carries out one record: a new intent, or a close that is not settled yet.
+    """Carries out one record: a new intent, a close that is not settled yet, or a second step.
 
     `read_at_s` is when the position was read, `deadline_s` until when a new attempt may start;
-    both monotonic. `resumed` marks a record that an earlier run left unsettled.
+    both monotonic. `resumed` marks a record that an earlier run left unsettled. `prepare` is asked
+    before every attempt for the record as it is to be sent, or for why it must not be.
     """
 
     def __init__(
@@ -34,6 +37,7 @@ class Action:
         read_at_s: float,
         deadline_s: float,
         resumed: bool = False,
+        prepare: Callable[[ActionRecord], Awaitable[ActionRecord | Impossible]] | None = None,
     ) -> None:
         self._record = record
         self._book = book
@@ -46,6 +50,7 @@ class Action:
         self._resynced = False
         # A request of an earlier run of this record may still be carried out.
         self._maybe_applied = resumed
+        self._prepare = prepare
         self._log = structlog.get_logger().bind(
             guard=record.guard_id,
             position=record.position_id,
@@ -58,16 +63,23 @@ class Action:
 
         Never raises for what the exchange, the network or the disk does.
         """
-        self._executor.take_off(self._record.position_id)
+        if self._record.kind.protects:
+            self._executor.take_off(self._record.position_id)
         try:
             end = await self._attempt_until_concluded()
         finally:
-            self._executor.land(self._record.position_id)
+            if self._record.kind.protects:
+                self._executor.land(self._record.position_id)
         log_end(end.record)
         return end
 
     async def _attempt_until_concluded(self) -> ActionEnd:
         while True:
+            if self._prepare is not None:
+                prepared = await self._prepare(self._record)
+                if isinstance(prepared, Impossible):
+                    return await self._give_up(prepared.reason)
+                self._record, self._read_at_s = prepared, self._clock.monotonic()
             if not await self._write() and self._record.kind.spends:
                 return await self._end(ActionStatus.REJECTED, "the journal cannot be written")
             # The last thing before sending: a process that was frozen meanwhile stops here.
@@ -110,7 +122,7 @@ class Action:
             end = self._proved(await self._look())
             if end is not None:
                 return await self._finish(end)
-            if self._record.kind.spends:
+            if not self._record.repeatable:
                 return await self._give_up(outcome.detail)
         return None
 
@@ -130,7 +142,7 @@ class Action:
             await self._executor.exchange.resync_clock()
             return None
         inspection = await self._look()
-        if inspection is not None and inspection.running is None:
+        if inspection is not None and inspection.gone:
             end = self._proved(inspection)
             if end is not None:
                 return await self._finish(end)
@@ -189,7 +201,7 @@ class Action:
         now = self._clock.now()
         if self._maybe_applied:
             return proved(self._record, inspection, now)
-        if inspection.running is None:
+        if inspection.gone:
             error = "the position no longer runs, and not by this action"
             return ended(self._record, ActionStatus.GONE, now, error=error)
         return None

@@ -45,10 +45,14 @@ class Book:
         """The actions whose end is not known yet, oldest first."""
         return tuple(self._unsettled.values())
 
-    def unsettled_of(self, position_id: PositionId) -> ActionRecord | None:
-        """Return the newest unsettled action of a position."""
-        found = [r for r in self._unsettled.values() if r.position_id == position_id]
+    def unsettled_close(self, position_id: PositionId) -> ActionRecord | None:
+        """Return the newest unsettled action that closes the position."""
+        found = [r for r in self._unsettled.values() if r.position_id == position_id and r.closes]
         return found[-1] if found else None
+
+    def unopened(self) -> tuple[ActionRecord, ...]:
+        """Return the reductions whose trade is closed and whose rest was never asked for yet."""
+        return tuple(r for r in self._unsettled.values() if r.is_reopening and r.sent_at is None)
 
     @property
     def writable(self) -> bool:
@@ -100,22 +104,6 @@ class Book:
         else:
             self._writable = True
         return self._writable
-
-    def frozen(self) -> dict[PositionId, str]:
-        """Return the positions whose spending is frozen, each with the reason."""
-        return {
-            record.position_id: f"the outcome of action {record.id} cannot be told"
-            for record in self.unsettled
-            if record.frozen and record.kind.spends
-        }
-
-    def settling(self) -> dict[PositionId, str]:
-        """Return the positions with a spending action that is not settled yet."""
-        return {
-            record.position_id: f"action {record.id} is not settled yet"
-            for record in self.unsettled
-            if record.kind.spends and not record.frozen
-        }
 
     def _change(self, *, memory: GuardMemory) -> None:
         self._state = replace(self._state, memory=memory, updated_at=self._clock.now())

@@ -27,8 +27,10 @@ from marginguard.engine.executor import Executor
 from marginguard.engine.guard import GuardRunner
 from marginguard.engine.health import Health
 from marginguard.engine.looking import Looker
+from marginguard.engine.protection import Protector
 from marginguard.engine.scheduler import Scheduler
 from marginguard.engine.settings import EngineSettings, Guard
+from marginguard.engine.stop_losses import StopLossKeeper
 from marginguard.engine.watch import Watch
 from marginguard.ports import (
     Clock,
@@ -185,7 +187,11 @@ class Engine:
     async def _note_interrupted(self) -> None:
         """Record the runs that the daemon's end cut short; their actions are settled later."""
         now = self._around.clock.now()
-        first = {record.execution_id: record for record in reversed(self._unsettled)}
+        first = {
+            record.execution_id: record
+            for record in reversed(self._unsettled)
+            if record.kind.protects
+        }
         for record in first.values():
             structlog.get_logger().warning(
                 "action.unsettled",
@@ -220,27 +226,45 @@ class Engine:
         book = self._books[guard.id]
         health = self._health(book)
         health.bar(self._bars.get(guard.account_id))
+        around, settings = self._around, self._settings
         executor = self._executors[guard.account_id]
+        prices = around.prices[guard.account_id]
+        looker = Looker(
+            book=book, executor=executor, prices=prices, clock=around.clock, settings=settings
+        )
         return GuardRunner(
             guard=guard,
             book=book,
             health=health,
             account=account,
             executor=executor,
-            looker=Looker(
+            looker=looker,
+            protector=Protector(
+                guard=guard,
                 book=book,
                 executor=executor,
-                prices=self._around.prices[guard.account_id],
-                clock=self._around.clock,
-                settings=self._settings,
+                looker=looker,
+                prices=prices,
+                clock=around.clock,
+                settings=settings,
+                new_id=around.new_id,
             ),
-            observations=self._around.observations,
-            notifier=self._around.notifier,
-            clock=self._around.clock,
-            settings=self._settings,
+            stop_losses=StopLossKeeper(
+                guard=guard,
+                book=book,
+                executor=executor,
+                notifier=around.notifier,
+                clock=around.clock,
+                settings=settings,
+                new_id=around.new_id,
+            ),
+            observations=around.observations,
+            notifier=around.notifier,
+            clock=around.clock,
+            settings=settings,
             actions=actions,
-            new_id=self._around.new_id,
-            on_refused=lambda: self._around.on_refused(guard.account_id),
+            new_id=around.new_id,
+            on_refused=lambda: around.on_refused(guard.account_id),
         )
 
     def _watches(self, accounts: Mapping[AccountId, Account]) -> list[Watch]:

@@ -7,7 +7,7 @@ from datetime import datetime
 from uuid import UUID
 
 import marginguard
-from marginguard.domain.policy import Decision, Verdict
+from marginguard.domain.decision import Decision, Verdict
 from marginguard.domain.records import (
     ActionRecord,
     ActionStatus,

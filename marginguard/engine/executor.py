@@ -7,10 +7,12 @@ from uuid import UUID
 
 import structlog
 
-from marginguard.domain.model import ActionKind, Position
+from marginguard.domain.decision import Pending
+from marginguard.domain.errors import MarginguardError
+from marginguard.domain.model import ActionKind, NewTrade, Position, Side
 from marginguard.domain.outcome import Outcome, OutcomeKind
 from marginguard.domain.proof import Proof
-from marginguard.domain.records import ActionRecord, ActionStatus
+from marginguard.domain.records import ActionRecord, ActionStatus, Reopening
 from marginguard.domain.units import PositionId
 from marginguard.engine.book import Book
 from marginguard.engine.proving import Inspection, ended, inspect, proved
@@ -67,12 +69,25 @@ class Executor:
         """Ask the exchange once for what `record` says."""
         self._sent_s[record.id] = self.clock.monotonic()
         try:
-            if record.kind is ActionKind.CLOSE_POSITION:
-                return await self.exchange.close_position(record.position_id)
-            return await self.exchange.add_margin(record.position_id, record.amount)
+            return await self._ask(record)
         finally:
             # The request may have waited for the limits: it was signed by now at the latest.
             self._sent_s[record.id] = self.clock.monotonic()
+
+    async def _ask(self, record: ActionRecord) -> Outcome:
+        exchange, position_id = self.exchange, record.position_id
+        if record.closes:
+            return await exchange.close_position(position_id)
+        if record.kind.spends:
+            return await exchange.add_margin(position_id, record.amount)
+        if record.kind is ActionKind.SET_STOP_LOSS:
+            return await exchange.set_stop_loss(position_id, record.stop_loss)
+        if record.client_id is None:
+            raise ValueError("an order needs a client id, by which it is found again")
+        if record.reopening is None:
+            against = Side.SHORT if record.before.side is Side.LONG else Side.LONG
+            return await exchange.reduce_cross(against, record.quantity, record.client_id)
+        return await exchange.open_trade(_new_trade(record.reopening, record.client_id))
 
     async def look(self, record: ActionRecord) -> Inspection:
         """Read the account afresh and hold `record` against it; raises what reads raise."""
@@ -86,10 +101,22 @@ class Executor:
         """Settle an action that was left unsettled, as far as a read can tell by now.
 
         "Not applied" counts only once the request is too old to be carried out any more; what
-        cannot be told even then is frozen: nothing more is spent on that position. Raises what
-        reading the closed trades raises.
+        cannot be told even then is frozen: nothing more is spent on that position. A read that
+        fails leaves it as it is, and holds up no other position.
         """
-        inspection = await self._inspect(record, positions, read_at_s)
+        try:
+            async with asyncio.timeout(self.settings.settle_patience_s):
+                inspection = await self._inspect(record, positions, read_at_s)
+        except (MarginguardError, TimeoutError) as error:
+            structlog.get_logger().warning(
+                "action.unreadable",
+                guard=record.guard_id,
+                position=record.position_id,
+                action_id=str(record.id),
+                error=str(error) or f"no answer within {self.settings.settle_patience_s:g} s",
+                advice="the outcome stays unknown until it can be read",
+            )
+            return record
         settled = proved(record, inspection, self.clock.now())
         if settled is None:
             settled = self._judge_by_age(record, inspection)
@@ -98,6 +125,22 @@ class Executor:
         await book.write(settled)
         log_end(settled)
         return settled
+
+    def pending(self, record: ActionRecord) -> Pending:
+        """Return what an unsettled action means for the next decision."""
+        age_s = self.clock.monotonic() - self._sent_s.get(record.id, self._started_s)
+        overdue = record.frozen or age_s >= self.settings.verify_within_s
+        waits = "not proved in time" if overdue else "not settled yet"
+        state = "its outcome cannot be told" if record.frozen else waits
+        return Pending(
+            position_id=record.position_id,
+            kind=record.kind,
+            threshold=record.threshold,
+            reason=f"action {record.id} ({record.kind.value}): {state}",
+            overdue=overdue,
+            frozen=record.frozen,
+            repeatable=record.repeatable,
+        )
 
     async def _inspect(
         self, record: ActionRecord, positions: tuple[Position, ...], read_at_s: float
@@ -114,13 +157,27 @@ class Executor:
         if age_s < REQUEST_LIFE_S or record.frozen:
             return None
         now = self.clock.now()
-        if record.kind is ActionKind.CLOSE_POSITION and inspection.running is None:
+        if record.repeatable and inspection.gone:
             return ended(record, ActionStatus.GONE, now, error="the position no longer runs")
-        if inspection.proof is Proof.NOT_APPLIED and record.outcome != OutcomeKind.DONE:
+        unfounded = record.outcome == OutcomeKind.DONE and not record.repeatable
+        if inspection.proof is Proof.NOT_APPLIED and not unfounded:
             error = "the exchange never carried it out"
             return ended(record, ActionStatus.REJECTED, now, error=error)
-        error = "its outcome cannot be told from the position's margin"
+        error = "its outcome cannot be told from what the exchange shows"
         return replace(record, status=ActionStatus.UNKNOWN, frozen=True, error=error)
+
+
+def _new_trade(plan: Reopening, client_id: str) -> NewTrade:
+    if plan.leverage is None:
+        raise ValueError("the leverage is decided before the order is sent")
+    return NewTrade(
+        side=plan.side,
+        quantity=plan.quantity,
+        leverage=plan.leverage,
+        client_id=client_id,
+        stop_loss=plan.stop_loss,
+        take_profit=plan.take_profit,
+    )
 
 
 def log_end(record: ActionRecord) -> None:
@@ -132,8 +189,22 @@ def log_end(record: ActionRecord) -> None:
         action_id=str(record.id),
         amount_sats=record.amount,
     )
-    if record.status is ActionStatus.DONE:
-        log.info("action.done", proof=record.proof, attempts=record.attempts)
+    if record.status is ActionStatus.DONE and record.error is not None:
+        log.warning(
+            "action.done_in_part",
+            proof=record.proof,
+            error=record.error,
+            advice="open the rest again yourself if you want it",
+        )
+    elif record.status is ActionStatus.DONE:
+        log.info(
+            "action.done",
+            proof=record.proof,
+            attempts=record.attempts,
+            successor=record.successor,
+        )
+    elif record.is_reopening and record.sent_at is None:
+        log.info("action.half_done", closed_at=str(record.reopening and record.reopening.closed_at))
     elif record.frozen:
         log.critical(
             "action.frozen",

@@ -6,26 +6,23 @@ from uuid import UUID
 
 import structlog
 
-from marginguard.domain.errors import (
-    MarginguardError,
-    StaleData,
-    Unauthorized,
-)
-from marginguard.domain.model import ActionKind, Position, PriceQuote
-from marginguard.domain.policy import Decision, Verdict, View, calls_for_a_look, decide
-from marginguard.domain.records import ActionRecord, ActionStatus, ExecutionSource
+from marginguard.domain.decision import Decision, Verdict
+from marginguard.domain.errors import MarginguardError, StaleData, Unauthorized
+from marginguard.domain.model import Position, PriceQuote
+from marginguard.domain.policy import calls_for_a_look, decide
+from marginguard.domain.records import ActionRecord, ExecutionSource
 from marginguard.engine import telling
 from marginguard.engine.account import Account
-from marginguard.engine.action import Action
 from marginguard.engine.book import Book
 from marginguard.engine.execution import Execution
-from marginguard.engine.executor import ActionEnd, Executor, log_end
+from marginguard.engine.executor import ActionEnd, Executor
 from marginguard.engine.failure import of_ends, of_read
-from marginguard.engine.health import Health
-from marginguard.engine.intent import intent
+from marginguard.engine.health import Awaited, Health
 from marginguard.engine.looking import Looker, Sight
+from marginguard.engine.protection import Protector
 from marginguard.engine.reminder import Reminder
 from marginguard.engine.settings import EngineSettings, Guard
+from marginguard.engine.stop_losses import StopLossKeeper
 from marginguard.ports import Clock, Notifier, Observations
 
 UNPROTECTED_REPEAT_S = 60.0
@@ -47,6 +44,8 @@ class GuardRunner:
         account: Account,
         executor: Executor,
         looker: Looker,
+        protector: Protector,
+        stop_losses: StopLossKeeper,
         observations: Observations,
         notifier: Notifier,
         clock: Clock,
@@ -61,6 +60,8 @@ class GuardRunner:
         self._account = account
         self._executor = executor
         self._looker = looker
+        self._protector = protector
+        self._stop_losses = stop_losses
         self._observations = observations
         self._notifier = notifier
         self._clock = clock
@@ -69,6 +70,7 @@ class GuardRunner:
         self._new_id = new_id
         self._on_refused = on_refused
         self._known: tuple[Position, ...] = ()
+        self._refusals: list[str] = []
         self._unprotected = Reminder(repeat_s=UNPROTECTED_REPEAT_S)
         self._log = structlog.get_logger().bind(guard=guard.id)
 
@@ -91,7 +93,7 @@ class GuardRunner:
         except MarginguardError as error:
             return await self._blind(execution, error, stalled=False)
         self._known = sight.positions
-        await self._see()
+        await self._see(sight.positions)
         return await self._decide_and_act(execution, sight)
 
     def next_look_s(self, beat_s: float) -> float:
@@ -127,42 +129,43 @@ class GuardRunner:
             self._on_refused()
         return failure.retries
 
-    async def _see(self) -> None:
+    async def _see(self, positions: Sequence[Position]) -> None:
         if self.guard.dry_run:
             await self._health.disarm("dry run: it decides and records, and sends nothing")
         else:
-            await self._health.sees()
+            await self._health.sees(self._awaited(positions))
+
+    def _awaited(self, positions: Sequence[Position]) -> Awaited:
+        """Return which of the positions that it is to guard do not run."""
+        selected = self.guard.rules.selected
+        if selected is None:
+            return Awaited()
+        running = {self._book.memory.origin_of(position.id) for position in positions}
+        return Awaited(missing=tuple(sorted(selected - running)), found=bool(selected & running))
 
     async def _decide_and_act(self, execution: Execution, sight: Sight) -> int:
         for record in sight.recovered:
             self._tell_end(record)
         with execution.timed("decision"):
-            view = View(
-                positions=sight.positions,
-                quote=sight.quote,
-                balance=sight.balance.available if sight.balance else None,
-                unsettled=self._book.settling(),
-                frozen=self._book.frozen(),
-                in_flight=self._executor.in_flight,
-                spending_barred=self._spending_barred(),
-            )
+            view = self._protector.view(sight)
             decisions = decide(view, self.guard.rules, self._book.memory, self._clock.now())
             await self._book.remember(decisions.memory)
         with execution.timed("actions"):
             ends, stalled = await self._act(decisions.items, execution, sight)
-        self._account.report(sight.positions, sight.quote)
+        for error in self._take_refusals():
+            await self._health.blind(Unauthorized(error, status=401, code=None))
+        self._account.report(
+            sight.positions,
+            sight.quote,
+            read_at_s=sight.read_at_s,
+            in_flight=self._executor.in_flight,
+        )
+        self._stop_losses.keep(sight, execution.id, self._actions)
         reminded = self._remind(decisions.items, execution)
         if not (ends or stalled or sight.recovered or reminded):
             self._observations.checked(self.guard.id, self.guard.account_id, execution.started_at)
             return 0
         return await self._conclude(execution, sight, decisions.items, ends, stalled=stalled)
-
-    def _spending_barred(self) -> str | None:
-        if not self._book.writable:
-            return "the journal cannot be written, so nothing is spent"
-        if self._clock.monotonic() < self._settings.spending_from_s:
-            return "the journal was damaged, so nothing is spent until old requests have expired"
-        return None
 
     async def _conclude(
         self,
@@ -196,13 +199,21 @@ class GuardRunner:
     async def _act(
         self, decisions: Sequence[Decision], execution: Execution, sight: Sight
     ) -> tuple[list[ActionRecord], bool]:
-        """Carry out what was decided, worst first, side by side; say if some did not end."""
+        """Carry out what was decided, worst first, side by side; say if some did not end.
+
+        Reductions that were cut short after their close come first: their time is short.
+        """
         deadline_s = execution.started_s + self._settings.timeout_s
-        tasks = [
-            self._actions.create_task(self._carry_out(decision, execution, sight, deadline_s))
+        unopened = [r for r in self._book.unopened() if not self._under_way(r)]
+        works = [self._reopen(record, deadline_s) for record in unopened]
+        works += [
+            self._protector.protect(
+                decision, execution, sight, deadline_s=deadline_s, on_end=self._take_note
+            )
             for decision in decisions
             if decision.verdict is Verdict.ACT
         ]
+        tasks = [self._actions.create_task(work) for work in works]
         if not tasks:
             return [], False
         remaining_s = max(0.0, deadline_s - self._clock.monotonic())
@@ -214,46 +225,31 @@ class GuardRunner:
                 unfinished=len(unfinished),
                 advice="the actions go on and are settled; see the exchange's answer times",
             )
-        return [task.result() for task in tasks if task.done()], bool(unfinished)
+        return [end for task in tasks if task.done() for end in task.result()], bool(unfinished)
 
-    async def _carry_out(
-        self, decision: Decision, execution: Execution, sight: Sight, deadline_s: float
-    ) -> ActionRecord:
-        left = self._book.unsettled_of(decision.position.id)
-        resumed = left is not None and left.kind is ActionKind.CLOSE_POSITION
-        record = intent(
-            decision,
-            guard=self.guard,
-            execution_id=execution.id,
-            action_id=self._new_id(),
-            now=self._clock.now(),
-            resumes=left if resumed else None,
-        )
-        if self.guard.dry_run:
-            await self._book.write(record)
-            log_end(record)
-            end = ActionEnd(record=record)
-        else:
-            action = Action(
-                record,
-                book=self._book,
-                executor=self._executor,
-                read_at_s=sight.read_at_s,
-                deadline_s=deadline_s,
-                resumed=resumed,
-            )
-            end = await action.carry_out()
+    def _under_way(self, record: ActionRecord) -> bool:
+        return record.position_id in self._executor.in_flight
+
+    async def _reopen(self, record: ActionRecord, deadline_s: float) -> list[ActionRecord]:
+        end = await self._protector.reopen(record, deadline_s=deadline_s)
+        self._take_note(end)
+        return [end.record]
+
+    def _take_note(self, end: ActionEnd) -> None:
+        """Tell how an action ended, and disarm the guard where the key was refused."""
         self._tell_end(end.record)
         if end.unauthorized:
-            await self._health.blind(
-                Unauthorized(end.record.error or "refused", status=401, code=None)
-            )
+            self._refusals.append(end.record.error or "refused")
             self._on_refused()
-        return end.record
+
+    def _take_refusals(self) -> list[str]:
+        refusals, self._refusals = self._refusals, []
+        return refusals
 
     def _tell_end(self, record: ActionRecord) -> None:
-        if record.kind is ActionKind.CLOSE_POSITION and record.status is ActionStatus.DONE:
-            self._account.closed(record.position_id)
+        if not record.kind.protects or not (record.status.settled or record.frozen):
+            return
+        self._account.acted_on(record)
         self._notifier.tell(
             telling.of_action(record, notice_id=self._new_id(), at=self._clock.now())
         )

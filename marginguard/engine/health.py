@@ -1,6 +1,7 @@
 """Whether a guard guards: armed, degraded when it has been blind too long, or disarmed."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
@@ -8,12 +9,21 @@ import structlog
 
 from marginguard.domain.errors import MarginguardError, Unauthorized
 from marginguard.domain.records import ArmedState
+from marginguard.domain.units import PositionId
 from marginguard.engine import telling
 from marginguard.engine.book import Book
 from marginguard.ports import Clock, Notifier
 
 UNAUTHORIZED_PAUSE_S: Final = 30.0
 """How long to wait before an account whose key was refused is read again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Awaited:
+    """Which of a guard's selected positions do not run, and whether any does."""
+
+    missing: tuple[PositionId, ...] = ()
+    found: bool = True
 
 
 class Health:
@@ -38,12 +48,19 @@ class Health:
         self._barred: str | None = None
         self._announced: ArmedState | None = None
 
-    async def sees(self) -> None:
-        """Note that the guard has read everything that it needs."""
+    async def sees(self, awaited: Awaited) -> None:
+        """Note that the guard has read everything that it needs, and whether that is there."""
         self._blind_since_s = None
         self._refused = False
+        waits = f"no such position runs: {', '.join(awaited.missing)}; it waits for it"
         if self._barred is not None:
             await self._turn(ArmedState.DISARMED, self._barred)
+        elif not awaited.found:
+            await self._turn(
+                ArmedState.DISARMED, f"{waits}. See selected_positions, or disable the guard"
+            )
+        elif awaited.missing:
+            await self._turn(ArmedState.ARMED, f"it sees its positions and the price; {waits}")
         else:
             await self._turn(ArmedState.ARMED, "it sees its positions and the price")
 
@@ -85,6 +102,10 @@ class Health:
         await self._turn(ArmedState.DISARMED, reason)
 
     async def _turn(self, armed: ArmedState, reason: str) -> None:
+        if armed is self._announced and reason != self._book.state.reason:
+            structlog.get_logger().info(
+                "guard.reason", guard=self._book.state.guard_id, now=armed.value, reason=reason
+            )
         await self._book.arm(armed, reason)
         if armed is self._announced:
             return

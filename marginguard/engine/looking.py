@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from marginguard.domain.breach import covers
 from marginguard.domain.errors import MarginguardError, StaleData
 from marginguard.domain.model import Balance, MarginMode, Position, PriceQuote
 from marginguard.domain.records import ActionRecord
@@ -47,13 +48,14 @@ class Looker:
     async def look(self, execution: Execution) -> Sight:
         """Read everything, each phase timed in `execution`.
 
-        Raises what the reads raise, and `StaleData` if they took too long to act on.
+        Raises what the reads of balance, positions and price raise, and `StaleData` if they took
+        too long to act on.
         """
         read_at_s = self._clock.monotonic()
         with execution.timed("positions"):
             balance, positions = await self._read_account()
-        covers = execution.guard.rules.covers
-        execution.positions_total = sum(covers(position.id) for position in positions)
+        rules, memory = execution.guard.rules, self._book.memory
+        execution.positions_total = sum(covers(rules, memory, one.id) for one in positions)
         with execution.timed("settling"):
             recovered = await self._settle(positions, read_at_s)
         for position in positions:
@@ -100,11 +102,14 @@ class Looker:
     async def _settle(
         self, positions: tuple[Position, ...], read_at_s: float
     ) -> tuple[ActionRecord, ...]:
-        recovered = []
-        for record in self._book.unsettled:
-            if record.position_id in self._executor.in_flight:
-                continue
-            settled = await self._executor.settle(record, self._book, positions, read_at_s)
-            if settled is not record:
-                recovered.append(settled)
-        return tuple(recovered)
+        """Settle side by side what can be settled; return what no longer is as it was."""
+        left = [
+            record
+            for record in self._book.unsettled
+            if record.position_id not in self._executor.in_flight
+            and not (record.is_reopening and record.sent_at is None)
+        ]
+        settled = await asyncio.gather(
+            *(self._executor.settle(record, self._book, positions, read_at_s) for record in left)
+        )
+        return tuple(new for old, new in zip(left, settled, strict=True) if new is not old)

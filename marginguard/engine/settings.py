@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from marginguard.domain.policy import Rules
+from marginguard.domain.rules import Rules
 from marginguard.domain.units import AccountId, GuardId
 
 
@@ -12,6 +12,8 @@ class EngineSettings:
 
     A price older than `stale_after_s` and a read of positions older than `view_max_age_s`, which
     leaves a slow exchange its time to answer, are not acted on.
+    Reading how an earlier action ended may take `settle_patience_s` of a run.
+    An action that is not proved within `verify_within_s` goes on to the next.
     `spending_from_s` is the monotonic time before which nothing is spent.
     """
 
@@ -27,6 +29,8 @@ class EngineSettings:
     action_base_delay_s: float = 1.0
     action_max_delay_s: float = 10.0
     settle_delay_s: float = 2.0
+    verify_within_s: float = 10.0
+    settle_patience_s: float = 5.0
     spending_from_s: float = 0.0
 
 

@@ -3,9 +3,9 @@
 from datetime import datetime
 from uuid import UUID
 
-from marginguard.domain.model import Position
+from marginguard.domain.decision import Decision, Verdict
+from marginguard.domain.model import ActionKind, Position
 from marginguard.domain.notice import Notice, NoticeKind, Severity
-from marginguard.domain.policy import Decision, Verdict
 from marginguard.domain.records import ActionRecord, ActionStatus, ArmedState, GuardState
 from marginguard.domain.units import AccountId
 
@@ -19,10 +19,14 @@ _ARMED_NOTICES = {
 def of_action(record: ActionRecord, *, notice_id: UUID, at: datetime) -> Notice:
     """Tell how an action ended."""
     done = record.status is ActionStatus.DONE
-    what = f"{record.kind.value} on position {record.position_id}"
-    if record.kind.spends:
-        what += f" of {record.amount:,} sats"
-    if done:
+    what = _what(record)
+    if done and record.error is not None:
+        kind, severity = NoticeKind.ACTION_FAILED, Severity.CRITICAL
+        text = (
+            f"{record.reason}. {what} was done in part: {record.proof}; {record.error}. Open the"
+            " rest again yourself if you want it."
+        )
+    elif done:
         kind, severity = NoticeKind.ACTION_DONE, Severity.WARNING
         text = f"{record.reason}. Done: {what}. Proof: {record.proof}."
     elif record.dry_run:
@@ -52,12 +56,36 @@ def of_action(record: ActionRecord, *, notice_id: UUID, at: datetime) -> Notice:
             "action": record.kind.value,
             "status": record.status.value,
             "amount_sats": record.amount,
+            "quantity_usd": record.quantity,
+            "stop_loss": record.stop_loss,
+            "proof": record.proof,
+            "error": record.error,
+            "reason": record.reason,
+            "successor": record.successor,
+            "liquidation_price_before": record.before.liquidation_price,
+            "liquidation_price_after": (
+                record.after.liquidation_price if record.after is not None else None
+            ),
+            "margin_before_sats": record.before.margin,
+            "margin_after_sats": record.after.margin if record.after is not None else None,
             "level": record.level,
             "threshold": record.threshold,
             "price": record.before.price,
             "dry_run": record.dry_run,
         },
     )
+
+
+def _what(record: ActionRecord) -> str:
+    what = f"{record.kind.value} on position {record.position_id}"
+    if record.kind.spends:
+        return f"{what} of {record.amount:,} sats"
+    if record.kind is ActionKind.REDUCE_POSITION:
+        return f"{what} by {record.quantity:,} USD"
+    if record.kind is ActionKind.SET_STOP_LOSS:
+        at = "none" if record.stop_loss is None else f"{record.stop_loss:,.1f}"
+        return f"{what} to {at}"
+    return what
 
 
 def of_decision(
@@ -83,7 +111,8 @@ def of_decision(
         position_id=decision.position.id,
         execution_id=execution_id,
         data={
-            "level": assessment.level,
+            "level": decision.level,
+            "own_level": assessment.level,
             "threshold": decision.threshold,
             "price": assessment.price,
             "liquidation_price": assessment.liquidation_price,
@@ -139,6 +168,42 @@ def of_vanished(
             f"Position {position.id} of account {account_id} no longer runs, and no guard closed"
             " it: it was liquidated, stopped out or closed by hand. See the exchange's list of"
             " closed trades."
+        ),
+        at=at,
+        account_id=account_id,
+        position_id=position.id,
+    )
+
+
+def of_opened(
+    position: Position, account_id: AccountId, *, notice_id: UUID, at: datetime
+) -> Notice:
+    """Tell of a position that somebody else opened."""
+    return Notice(
+        id=notice_id,
+        kind=NoticeKind.POSITION_OPENED,
+        severity=Severity.INFO,
+        text=(
+            f"Position {position.id} of account {account_id} was opened: {position.side.value}"
+            f" {position.quantity:,} USD at {position.entry_price:,.1f}."
+        ),
+        at=at,
+        account_id=account_id,
+        position_id=position.id,
+    )
+
+
+def of_changed(
+    position: Position, account_id: AccountId, change: str, *, notice_id: UUID, at: datetime
+) -> Notice:
+    """Tell of a position that somebody else changed."""
+    return Notice(
+        id=notice_id,
+        kind=NoticeKind.POSITION_CHANGED,
+        severity=Severity.INFO,
+        text=(
+            f"Position {position.id} of account {account_id} was changed, and not by a guard:"
+            f" {change}. Whatever is planned for it is planned afresh."
         ),
         at=at,
         account_id=account_id,

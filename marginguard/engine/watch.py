@@ -64,7 +64,7 @@ class Watch:
         for book in self._books:
             for record in book.unsettled:
                 await self._executor.settle(record, book, positions, read_at_s)
-        self._account.report(positions, await self._prices.quote())
+        self._account.report(positions, await self._prices.quote(), read_at_s=read_at_s)
 
     def _warn(self, error: str) -> None:
         self._log.warning(

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Final, TypeVar
 from urllib.parse import urlencode
 
 import orjson
 
 from marginguard.domain.errors import Rejected, Transient, Unauthorized
 from marginguard.domain.outcome import Outcome
-from marginguard.lnmarkets.limits import Limits
+from marginguard.lnmarkets.limits import Limits, Urgency
 from marginguard.lnmarkets.paging import Listing, read_all, read_pages
 from marginguard.lnmarkets.payload import Page
 from marginguard.lnmarkets.server_clock import ServerClock
@@ -17,6 +17,8 @@ from marginguard.lnmarkets.signing import Credentials, Signer
 from marginguard.lnmarkets.transport import Key, Transport
 
 _T = TypeVar("_T")
+
+_CLOCK_SLACK: Final = timedelta(minutes=2)
 
 
 class SignedCalls:
@@ -85,6 +87,7 @@ class SignedCalls:
         *,
         body: Mapping[str, object] | None = None,
         query: Mapping[str, str] | None = None,
+        urgency: Urgency = Urgency.PROTECT,
     ) -> Outcome:
         """Send a call that changes something, once; see `Transport.change`."""
         return await self._transport.change(
@@ -94,8 +97,17 @@ class SignedCalls:
             key=self._key,
             body=b"" if body is None else orjson.dumps(body),
             query="" if query is None else urlencode(query),
+            urgency=urgency,
         )
 
     def exchange_time(self, at: datetime) -> datetime:
         """Return what the exchange's clock shows when ours shows `at`."""
         return at + timedelta(seconds=self._server_clock.offset_s or 0.0)
+
+    def earliest_exchange_time(self, at: datetime) -> datetime:
+        """Return a time that the exchange's clock shows no later than ours shows `at`.
+
+        For finding one thing by its id: a clock that is off by up to two minutes more than was
+        measured does not hide it.
+        """
+        return self.exchange_time(at) - _CLOCK_SLACK

@@ -11,12 +11,15 @@ from marginguard.domain.model import (
     Balance,
     Candle,
     ClosedTrade,
+    CrossOrder,
     FundingSettlement,
+    NewTrade,
     Position,
+    Side,
     Transfer,
 )
 from marginguard.domain.outcome import Outcome
-from marginguard.domain.units import CROSS, AccountId, PositionId, Sats
+from marginguard.domain.units import CROSS, AccountId, PositionId, Price, Sats, Usd
 from marginguard.lnmarkets import wire, wire_market
 from marginguard.lnmarkets.calls import SignedCalls
 from marginguard.lnmarkets.cross import CrossMargin
@@ -139,6 +142,14 @@ class AccountClient:
             return await self.cross.find_closed(since)
         return await self.isolated.find_closed(position_id, since)
 
+    async def closed_by_client_id(self, client_id: str, since: datetime) -> ClosedTrade | None:
+        """Return the closed trade with this tag if it ended since then (our clock's time)."""
+        return await self.isolated.find_closed_by_client_id(client_id, since)
+
+    async def cross_order(self, client_id: str, since: datetime) -> CrossOrder | None:
+        """Return the cross order with this tag if it was filled since then (our clock's time)."""
+        return await self.cross.find_filled(client_id, since)
+
     async def deposits(self, since: datetime) -> tuple[Transfer, ...]:
         """Return the transfers into and out of the cross margin since then (our clock's time)."""
         return await self.cross.transfers(since)
@@ -154,6 +165,31 @@ class AccountClient:
         if position_id == CROSS:
             return await self.cross.deposit(amount)
         return await self.isolated.add_margin(position_id, amount)
+
+    async def reduce_cross(self, side: Side, quantity: Usd, client_id: str) -> Outcome:
+        """Ask once to buy (long) or sell (short) on the cross margin, at the market."""
+        return await self.cross.place(side=side, quantity=quantity, client_id=client_id)
+
+    async def open_trade(self, order: NewTrade) -> Outcome:
+        """Ask once to open an isolated trade; the outcome's `exchange_id` is its id."""
+        return await self.isolated.place(
+            side=order.side,
+            quantity=order.quantity,
+            leverage=order.leverage,
+            client_id=order.client_id,
+            stop_loss=order.stop_loss,
+            take_profit=order.take_profit,
+        )
+
+    async def set_stop_loss(self, position_id: PositionId, price: Price | None) -> Outcome:
+        """Ask once to set an isolated trade's stop-loss at a fixed price, or to remove it.
+
+        Whether it trailed the market before or not: afterwards it does not. It lets calls that
+        protect go first.
+        """
+        if price is None:
+            return await self.isolated.remove_stop_loss(position_id)
+        return await self.isolated.set_stop_loss(position_id, price)
 
     async def resync_clock(self) -> None:
         """Measure the exchange's clock again; a failure leaves the earlier offset in use."""

@@ -46,6 +46,26 @@ class CrossMargin:
         )
         return tuple(o for o in found if o.filled_at is not None and o.filled_at >= start)
 
+    async def find_filled(self, client_id: str, since: datetime) -> CrossOrder | None:
+        """Return the order with this tag if it was filled at or after `since`, by our clock.
+
+        `since` is taken two minutes earlier. Raises `Malformed` where the list is too long to
+        be read whole: None must mean that there is no such order.
+        """
+        start = self._calls.earliest_exchange_time(since)
+
+        def wanted(order: CrossOrder) -> bool:
+            since_then = order.filled_at is not None and order.filled_at >= start
+            return since_then and order.client_id == client_id
+
+        listing = await self._calls.read_until(
+            f"{_CROSS}/orders/filled", wire_cross.filled_page, window(since=start), wanted
+        )
+        found = next(filter(wanted, listing.items), None)
+        if found is None and not listing.complete:
+            raise Malformed("the list of filled cross orders is too long to be read whole")
+        return found
+
     async def transfers(self, since: datetime) -> tuple[Transfer, ...]:
         """Return the transfers from and to the balance at or after `since`, by our clock.
 

@@ -1,6 +1,7 @@
 """REST v3: an account's isolated trades."""
 
-from datetime import datetime, timedelta
+from collections.abc import Callable
+from datetime import datetime
 from typing import Final
 
 from marginguard.domain.errors import Malformed
@@ -9,14 +10,11 @@ from marginguard.domain.outcome import Outcome
 from marginguard.domain.units import PositionId, Price, Sats, Usd
 from marginguard.lnmarkets import wire
 from marginguard.lnmarkets.calls import SignedCalls
+from marginguard.lnmarkets.limits import Urgency
 from marginguard.lnmarkets.paging import window
 
 _TRADES: Final = "/futures/isolated/trades"
 _TRADE: Final = "/futures/isolated/trade"
-
-# The list is asked for from a little before, lest a clock that is off by more than was measured
-# hides the trade that it is asked for.
-_CLOCK_SLACK: Final = timedelta(minutes=2)
 
 
 class IsolatedTrades:
@@ -55,16 +53,18 @@ class IsolatedTrades:
         5,000 closed trades: whether `from` goes by the time of closing or of opening is not
         documented, so a second look does without it. `since` is taken two minutes earlier.
         """
-        start = self._calls.exchange_time(since) - _CLOCK_SLACK
-        for query in (window(since=start), window()):
-            listing = await self._calls.read_until(
-                f"{_TRADES}/closed", wire.closed_page, query, lambda trade: trade.id == trade_id
-            )
-            for trade in listing.items:
-                if trade.id == trade_id:
-                    ended_before = trade.closed_at is not None and trade.closed_at < start
-                    return None if ended_before else trade
-        return None
+        return await self._find_closed(lambda trade: trade.id == trade_id, since)
+
+    async def find_closed_by_client_id(self, client_id: str, since: datetime) -> ClosedTrade | None:
+        """Return the trade that was opened with this tag and ended since then, by our clock.
+
+        It looks as `find_closed` does, and where the exchange carried one order out twice it
+        returns one of the two. Raises `Malformed` where the list since then is too long to be
+        read whole: None must mean that the trade did not end.
+        """
+        return await self._find_closed(
+            lambda trade: trade.client_id == client_id, since, refuse_part=True
+        )
 
     async def place(
         self,
@@ -119,6 +119,7 @@ class IsolatedTrades:
             f"{_TRADE}/stoploss",
             lambda body: _same(wire.live_trade_id(body), trade_id),
             body={"id": trade_id, "value": price},
+            urgency=Urgency.PREPARE,
         )
 
     async def remove_stop_loss(self, trade_id: PositionId) -> Outcome:
@@ -128,6 +129,7 @@ class IsolatedTrades:
             f"{_TRADE}/stoploss",
             lambda body: _same(wire.live_trade_id(body), trade_id),
             query={"id": trade_id},
+            urgency=Urgency.PREPARE,
         )
 
     async def set_take_profit(self, trade_id: PositionId, price: Price) -> Outcome:
@@ -137,6 +139,7 @@ class IsolatedTrades:
             f"{_TRADE}/takeprofit",
             lambda body: _same(wire.live_trade_id(body), trade_id),
             body={"id": trade_id, "value": price},
+            urgency=Urgency.PREPARE,
         )
 
     async def cancel(self, trade_id: PositionId) -> Outcome:
@@ -151,6 +154,29 @@ class IsolatedTrades:
     async def cancel_all(self) -> Outcome:
         """Ask once to cancel every limit order that waits; the outcome carries no id."""
         return await self._calls.change("POST", f"{_TRADES}/cancel-all", _canceled_all)
+
+    async def _find_closed(
+        self,
+        wanted: Callable[[ClosedTrade], bool],
+        since: datetime,
+        *,
+        refuse_part: bool = False,
+    ) -> ClosedTrade | None:
+        start = self._calls.earliest_exchange_time(since)
+
+        def ended_since(trade: ClosedTrade) -> bool:
+            return wanted(trade) and (trade.closed_at is None or trade.closed_at >= start)
+
+        for query, must_be_whole in ((window(since=start), refuse_part), (window(), False)):
+            listing = await self._calls.read_until(
+                f"{_TRADES}/closed", wire.closed_page, query, ended_since
+            )
+            found = next(filter(ended_since, listing.items), None)
+            if found is not None:
+                return found
+            if must_be_whole and not listing.complete:
+                raise Malformed("the list of closed trades is too long to be read whole")
+        return None
 
     async def _move(self, path: str, trade_id: PositionId, amount: Sats) -> Outcome:
         return await self._calls.change(

@@ -21,7 +21,7 @@ from marginguard.domain.errors import Malformed, Transient, Unreachable
 from marginguard.domain.outcome import Outcome, OutcomeKind
 from marginguard.lnmarkets import answers
 from marginguard.lnmarkets.answers import Answer
-from marginguard.lnmarkets.limits import Limits
+from marginguard.lnmarkets.limits import Limits, Urgency
 from marginguard.lnmarkets.signing import Signer
 
 MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
@@ -56,7 +56,7 @@ class _Request:
     path: str
     query: str = ""
     body: bytes = b""
-    change: bool = False
+    urgency: Urgency = Urgency.LOOK
 
 
 @dataclass(slots=True)
@@ -160,6 +160,7 @@ class Transport:
         key: Key,
         query: str = "",
         body: bytes = b"",
+        urgency: Urgency = Urgency.PROTECT,
     ) -> Outcome:
         """Send a call that changes something, at most once, and tell what became of it.
 
@@ -167,7 +168,7 @@ class Transport:
         cancellation goes through as it is: whoever may not lose the outcome shields the call.
         """
         sending = _Sending()
-        request = _Request(method=method, path=path, query=query, body=body, change=True)
+        request = _Request(method=method, path=path, query=query, body=body, urgency=urgency)
         try:
             answer = await self._send(self._changes, request, key, sending)
         except _FAILURES as error:
@@ -201,7 +202,7 @@ class Transport:
         clock = asyncio.get_running_loop().time
         called_s = clock()
         limits = key.limits if key else self._unsigned
-        await limits.take(self._timeout_s, change=request.change)
+        await limits.take(self._timeout_s, request.urgency)
         sent_s = clock()
         path = self._prefix + request.path
         search = f"?{request.query}" if request.query else ""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, Field, FiniteFloat, TypeAdapter, ValidationError
 
 from marginguard.domain.errors import Malformed
 from marginguard.domain.model import (
@@ -56,7 +56,10 @@ class _RunningTrade(Payload):
     sum_cash_in_margin: SignedAmount
     running: bool  # Literal[True] would take the number 1 for it
     closed: bool
-    # Nothing rests on it, and an order without one may come without the field.
+    # A share of the price; 0 or null where the stop-loss stays where it is. The exchange's own
+    # client libraries do without the field, so that a missing one means the same.
+    stoploss_trailing_distance: Annotated[FiniteFloat, Field(ge=0)] | None = None
+    # An order without one may come without the field.
     client_id: str | None = None
 
     def to_position(self) -> Position:
@@ -87,6 +90,7 @@ class _RunningTrade(Payload):
             funding_paid=Sats(self.sum_funding_fees),
             cashed_in=Sats(self.sum_cash_in_margin),
             client_id=self.client_id,
+            trailing_stop=bool(self.stoploss_trailing_distance),
         )
 
 
@@ -97,6 +101,7 @@ class _ClosedTrade(Payload):
     pl: SignedAmount
     closed: bool
     closed_at: AwareDatetime | None
+    client_id: str | None = None
 
     def to_closed_trade(self) -> ClosedTrade:
         if not self.closed:
@@ -106,6 +111,7 @@ class _ClosedTrade(Payload):
             exit_price=price_or_none(self.exit_price),
             pl=Sats(self.pl),
             closed_at=self.closed_at,
+            client_id=self.client_id,
         )
 
 

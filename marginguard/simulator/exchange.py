@@ -9,6 +9,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
+from fractions import Fraction
 from typing import Final
 from uuid import UUID
 
@@ -229,9 +230,14 @@ class Exchange:
         return self._trades.put(changed)
 
     def set_stop_loss(self, account: Account, trade_id: UUID, price: Price | None) -> Trade:
-        """Set (None: remove) the stop-loss of a running trade."""
+        """Set (None: remove) the stop-loss of a running trade, one that trails included."""
         trade = self._running_trade(account, trade_id)
         return self._trades.put(trades.with_stop_loss(trade, price, last=self.last))
+
+    def set_trailing_stop(self, account: Account, trade_id: UUID, distance: Fraction) -> Trade:
+        """Let the stop-loss of a running trade follow the market; see `with_trailing_stop`."""
+        trade = self._running_trade(account, trade_id)
+        return self._trades.put(trades.with_trailing_stop(trade, distance, last=self.last))
 
     def set_take_profit(self, account: Account, trade_id: UUID, price: Price | None) -> Trade:
         """Set (None: remove) the take-profit of a running trade."""
@@ -247,8 +253,8 @@ class Exchange:
     def set_price(self, price: Price, now: datetime, *, index: Price | None = None) -> None:
         """Move the last price, and the index with it or to a price of its own.
 
-        Every order whose price it reaches or passes is filled, and every trade whose exit it
-        reaches or passes ends.
+        Every order whose price it reaches or passes is filled, every stop-loss that trails
+        follows, and every trade whose exit it reaches or passes ends.
         """
         self.pass_time(now)
         before = self.last, self.index
@@ -256,6 +262,8 @@ class Exchange:
         if (self.last, self.index) != before:
             self._tell(PriceMoved(price=price, at=now))
         self._fill_what_the_price_reaches(now)
+        for trade in self._trades.running():
+            self._trades.put(trades.with_stop_following(trade, self.last))
         self._end_what_the_price_ends(now)
         self.cross.follow_price(before[0], now)
 

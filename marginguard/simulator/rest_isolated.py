@@ -27,8 +27,10 @@ class _Amount(Id):
 
 
 class _StopLoss(Id):
+    """`value` is a price, or where the mode is `trailing` a share of it; 0 removes the stop."""
+
     value: FiniteFloat
-    mode: Literal["fixed"] = "fixed"
+    mode: Literal["fixed", "trailing"] = "fixed"
 
 
 class _TakeProfit(Id):
@@ -104,6 +106,10 @@ def _cash_in(context: Context, wanted: _Amount) -> object:
 
 
 def _put_stop_loss(context: Context, wanted: _StopLoss) -> object:
+    if wanted.mode == "trailing" and wanted.value:
+        distance = Fraction(str(wanted.value))
+        trade = context.exchange.set_trailing_stop(context.account, wanted.id, distance)
+        return _payload(context, trade)
     price = _price_or_none(wanted.value)
     return _payload(context, context.exchange.set_stop_loss(context.account, wanted.id, price))
 

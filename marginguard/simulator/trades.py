@@ -14,7 +14,7 @@ from uuid import UUID
 
 from marginguard.domain.contracts import INVERSE
 from marginguard.domain.model import Side
-from marginguard.domain.units import SATS_PER_BTC, Price, Sats, Usd
+from marginguard.domain.units import PRICE_STEP, SATS_PER_BTC, Price, Sats, Usd
 from marginguard.simulator.contract import (
     MAX_LEVERAGE,
     MIN_LEVERAGE,
@@ -71,7 +71,8 @@ class Trade:
 
     `maintenance_margin` is the opening fee and the reserve for the closing fee. `funding_fees`
     is what was paid less what was received. A trade with a `limit` has its figures from the
-    beginning, since it fills at the limit's price.
+    beginning, since it fills at the limit's price. With a `trailing_distance`, a share of the
+    price, the stop-loss follows the market.
     """
 
     id: UUID
@@ -91,6 +92,7 @@ class Trade:
     limit: Limit | None = None
     canceled_at: datetime | None = None
     stop_loss: Price | None = None
+    trailing_distance: Fraction | None = None
     take_profit: Price | None = None
     funding_fees: Sats = Sats(0)
     cashed_in_pl: Sats = Sats(0)
@@ -193,7 +195,7 @@ def with_margin_added(trade: Trade, amount: Sats) -> Trade:
 
 
 def with_stop_loss(trade: Trade, price: Price | None, *, last: Price) -> Trade:
-    """Return `trade` with a stop-loss (None: without one).
+    """Return `trade` with a stop-loss that stays where it is (None: without one).
 
     Raises `Rejected` unless it lies between the liquidation price (allowed) and `last`.
     """
@@ -204,7 +206,32 @@ def with_stop_loss(trade: Trade, price: Price | None, *, last: Price) -> Trade:
             raise bad_request(
                 f"Stop-loss {price} is not between liquidation {trade.liquidation} and {last}"
             )
-    return replace(trade, stop_loss=price)
+    return replace(trade, stop_loss=price, trailing_distance=None)
+
+
+def with_trailing_stop(trade: Trade, distance: Fraction, *, last: Price) -> Trade:
+    """Return `trade` with a stop-loss that stays `distance` (a share of the price) behind it.
+
+    That the distance is a share is what the exchange's Python client says; how the stop moves is
+    one reading of it, see `with_stop_following`. Raises `Rejected` as `with_stop_loss` does.
+    """
+    if not 0 < distance < 1:
+        raise bad_request(f"A trailing distance must be above 0 and below 1, not {distance}")
+    price = _price_behind(last, distance, trade.side)
+    return replace(with_stop_loss(trade, price, last=last), trailing_distance=distance)
+
+
+def with_stop_following(trade: Trade, last: Price) -> Trade:
+    """Return `trade` with a trailing stop-loss moved up to the price `last`, never away from it.
+
+    A long's stop so stands behind the highest last price since it was set, a short's behind the
+    lowest. Any other trade comes back as it is.
+    """
+    if trade.trailing_distance is None or trade.stop_loss is None:
+        return trade
+    price = _price_behind(last, trade.trailing_distance, trade.side)
+    sign = trade.side.sign
+    return trade if sign * price <= sign * trade.stop_loss else replace(trade, stop_loss=price)
 
 
 def with_take_profit(trade: Trade, price: Price | None, *, last: Price) -> Trade:
@@ -267,6 +294,12 @@ def payout(trade: Trade) -> Sats:
     if trade.closing is None:
         raise ValueError(f"trade {trade.id} still runs")
     return Sats(trade.margin + trade.closing.pl + trade.fee_reserve - trade.closing.fee)
+
+
+def _price_behind(last: Price, distance: Fraction, side: Side) -> Price:
+    """Return the price so far behind `last`, on the price step that is farther away."""
+    steps = Fraction(last) * (1 - side.sign * distance) / Fraction(PRICE_STEP)
+    return Price((math.floor(steps) if side is Side.LONG else math.ceil(steps)) * PRICE_STEP)
 
 
 def _size(order: Order, fill: Price) -> tuple[Usd, Sats]:

@@ -52,7 +52,7 @@ def trade_payload(trade: Trade, last: Price) -> dict[str, object]:
         "liquidation": number(trade.liquidation),
         "maintenanceMargin": trade.maintenance_margin,
         "stoploss": number(trade.stop_loss or 0.0),
-        "stoplossTrailingDistance": 0,
+        "stoplossTrailingDistance": number(float(trade.trailing_distance or 0)),
         "takeprofit": number(trade.take_profit or 0.0),
         "pl": pl if closing is None else closing.pl,
         "openingFee": 0 if trade.filled_at is None else trade.opening_fee,

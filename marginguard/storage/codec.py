@@ -1,5 +1,6 @@
 """Records as JSON: one line each in the journal, and read back exactly as they were."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -57,12 +58,12 @@ def encode(record: Record) -> bytes:
 
 
 def decode(line: bytes) -> Record:
-    """Return the record that `encode` made the line of.
+    """Return the record that `encode` made the line of, in this version or an earlier one.
 
     Raises `Malformed` for anything else: a wrong type, a missing or an unknown field.
     """
     try:
-        return _LINE.validate_json(line).record
+        return _LINE.validate_json(_without_retired(line)).record
     except ValidationError as error:
         raise Malformed(f"not a record: {_first_fault(error)}") from error
 
@@ -94,6 +95,22 @@ def json_rows(rows: Sequence[object]) -> str:
         return orjson.dumps(rows, default=_as_dict).decode().replace("\\u0000", "\\ufffd")
     except orjson.JSONEncodeError as error:
         raise Malformed(f"no form in JSON: {error}") from error
+
+
+def _without_retired(line: bytes) -> bytes:
+    """Return the line without what earlier versions wrote and no record has any more.
+
+    An episode had a `refusal`: why its newest action did not take effect.
+    """
+    if b'"refusal":' not in line:
+        return line
+    try:
+        written = json.loads(line)  # orjson would refuse an infinite number
+        for episode in written["record"]["memory"]["episodes"]:
+            del episode["refusal"]
+    except (ValueError, LookupError, TypeError):
+        return line  # not such a line; what it lacks is said when it is validated
+    return json.dumps(written).encode()
 
 
 def _as_dict(value: object) -> object:

@@ -62,25 +62,30 @@ async def open_pool(
     connect_timeout_s: float = CONNECT_TIMEOUT_S,
     max_connections: int = MAX_CONNECTIONS,
 ) -> Pool:
-    """Connect to the server at `url` and return a pool of at least one connection.
+    """Connect to the server at `url` and return a pool that has a connection.
 
     Raises `ConfigError` if the URL is no good (its form, the user, the password, the database,
     the server's version) and `DatabaseUnavailable` if trying again may work. No message and no
     chained error holds the password.
     """
-    with database_errors():
-        pool = await _connected_pool(
+    with database_errors(), _faults_of_the_url():
+        pool = await asyncpg.create_pool(
             url,
-            command_timeout_s=command_timeout_s,
-            connect_timeout_s=connect_timeout_s,
-            max_connections=max_connections,
+            # With a least number asyncpg would itself try to restore it all through an outage,
+            # and log the traceback of every attempt.
+            min_size=0,
+            max_size=max_connections,
+            timeout=connect_timeout_s,
+            command_timeout=command_timeout_s,
+            server_settings={"application_name": "marginguard", "timezone": "UTC"},
         )
-    try:
-        async with acquired(pool, timeout_s=connect_timeout_s) as connection:
+        try:
+            connection = await pool.acquire(timeout=connect_timeout_s)
             _check_server(connection)
-    except BaseException:
-        pool.terminate()
-        raise
+            await pool.release(connection, timeout=connect_timeout_s)
+        except BaseException:
+            pool.terminate()
+            raise
     return pool
 
 
@@ -93,18 +98,10 @@ def _check_server(connection: Connection) -> None:
         )
 
 
-async def _connected_pool(
-    url: str, *, command_timeout_s: float, connect_timeout_s: float, max_connections: int
-) -> Pool:
+@contextlib.contextmanager
+def _faults_of_the_url() -> Iterator[None]:
     try:
-        return await asyncpg.create_pool(
-            url,
-            min_size=1,
-            max_size=max_connections,
-            timeout=connect_timeout_s,
-            command_timeout=command_timeout_s,
-            server_settings={"application_name": "marginguard", "timezone": "UTC"},
-        )
+        yield
     except _FAULTS_OF_THE_URL as error:
         raise ConfigError(
             f"[database] url: the server refuses the connection ({error.args[0]}): correct the "
@@ -137,13 +134,16 @@ async def acquired(
 ) -> AsyncIterator[Connection]:
     """Lend a connection of the pool, with the errors in the block translated.
 
-    Waits at most `timeout_s` for a connection, and as long to give it back. Raises
-    `DatabaseUnavailable`.
+    Waits at most `timeout_s` for a connection, and as long to give it back. A connection that
+    the server lets only read is not used again. Raises `DatabaseUnavailable`.
     """
     with database_errors():
         connection = await pool.acquire(timeout=timeout_s)
         try:
             yield connection
+        except asyncpg.ReadOnlySQLTransactionError:
+            connection.terminate()  # to a standby now: the next one may find the new primary
+            raise
         finally:
             if _being_cancelled():
                 connection.terminate()  # to give it back in order would wait for the server

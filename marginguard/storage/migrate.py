@@ -75,6 +75,19 @@ async def migrate(
     return tuple(applied)
 
 
+async def check_schema(connection: Connection) -> None:
+    """Raise `ConfigError` unless the schema is the one that this program reads."""
+    migrations = read_migrations(MIGRATIONS)
+    rows = await connection.fetch(statement("schema_migrations/select"))
+    _check_history(migrations, rows)
+    if len(rows) < len(migrations):
+        raise ConfigError(
+            f"the database has schema version {len(rows)} and this marginguard reads "
+            f"{len(migrations)}: restart the daemon, which brings the database up to date"
+            " (systemctl restart marginguard)"
+        )
+
+
 async def _apply_next(
     connection: Connection, migrations: Sequence[Migration], timeout_s: float
 ) -> Migration | None:

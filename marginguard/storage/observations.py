@@ -5,12 +5,13 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Self
 
 import structlog
 
 from marginguard.aio import sleep_or_stop
 from marginguard.domain.errors import DatabaseUnavailable
-from marginguard.domain.model import Assessment, RiskLevel
+from marginguard.domain.model import RiskLevel, Sighting
 from marginguard.domain.units import AccountId, GuardId, Percent, PositionId
 from marginguard.storage.codec import json_rows
 from marginguard.storage.database import Pool, acquired
@@ -23,7 +24,7 @@ SAMPLE_AFTER = timedelta(seconds=60)
 MAX_SAMPLES = 10_000
 _FLUSH_TIMEOUT_S = 5.0
 
-Seen = Mapping[PositionId, tuple[Assessment, GuardId | None]]
+Seen = Mapping[PositionId, Sighting]
 _Row = dict[str, object]
 
 
@@ -41,6 +42,11 @@ class _Sample:
     level: Percent
     risk: RiskLevel
     guard_id: GuardId | None
+
+    @classmethod
+    def of(cls, sighting: Sighting, at: datetime) -> Self:
+        assessment = sighting.assessment
+        return cls(at=at, level=assessment.level, risk=assessment.risk, guard_id=sighting.guard_id)
 
     def is_outdated_by(self, newer: "_Sample") -> bool:
         """Whether the history needs the newer one as well."""
@@ -88,12 +94,12 @@ class DatabaseObservations:
         if last is not None:
             for position_id in last.seen.keys() - seen.keys():
                 self._last_samples.pop((account_id, position_id), None)
-        for position_id, (assessment, guard_id) in seen.items():
-            sample = _Sample(at=at, level=assessment.level, risk=assessment.risk, guard_id=guard_id)
+        for position_id, sighting in seen.items():
+            sample = _Sample.of(sighting, at)
             newest = self._last_samples.get((account_id, position_id))
             if newest is None or newest.is_outdated_by(sample):
                 self._last_samples[account_id, position_id] = sample
-                self._samples.append(_history_row(account_id, assessment, guard_id, at))
+                self._samples.append(_history_row(account_id, sighting, at))
 
     def checked(self, guard_id: GuardId, account_id: AccountId, at: datetime) -> None:
         """Note that a guard looked and had nothing to do."""
@@ -136,9 +142,9 @@ class DatabaseObservations:
         checks: Mapping[GuardId, _Checks],
     ) -> None:
         rows = [
-            _position_row(account_id, assessment, guard_id, self._views[account_id].at)
+            _position_row(account_id, sighting, self._views[account_id].at)
             for account_id in accounts
-            for assessment, guard_id in self._views[account_id].seen.values()
+            for sighting in self._views[account_id].seen.values()
         ]
         counts = [
             {
@@ -174,15 +180,14 @@ class DatabaseObservations:
         self._checks[guard_id] = more
 
 
-def _history_row(
-    account_id: AccountId, assessment: Assessment, guard_id: GuardId | None, at: datetime
-) -> _Row:
+def _history_row(account_id: AccountId, sighting: Sighting, at: datetime) -> _Row:
+    assessment = sighting.assessment
     position = assessment.position
     return {
         "account_id": account_id,
         "position_id": position.id,
         "seen_at": at,
-        "guard_id": guard_id,
+        "guard_id": sighting.guard_id,
         "price": assessment.price,
         "margin": position.margin,
         "pl": position.pl,
@@ -191,12 +196,11 @@ def _history_row(
     }
 
 
-def _position_row(
-    account_id: AccountId, assessment: Assessment, guard_id: GuardId | None, at: datetime
-) -> _Row:
+def _position_row(account_id: AccountId, sighting: Sighting, at: datetime) -> _Row:
+    assessment = sighting.assessment
     position = assessment.position
     return {
-        **_history_row(account_id, assessment, guard_id, at),
+        **_history_row(account_id, sighting, at),
         "mode": position.mode,
         "side": position.side,
         "quantity": position.quantity,
@@ -205,4 +209,8 @@ def _position_row(
         "trigger_price": assessment.trigger_price,
         "liquidation_price": assessment.liquidation_price,
         "liquidation_distance": assessment.liquidation_distance,
+        "stop_loss": position.stop_loss,
+        "take_profit": position.take_profit,
+        "backstop": sighting.backstop,
+        "original_margin": sighting.original_margin,
     }

@@ -18,7 +18,9 @@ from marginguard.storage.sql_files import statement
 class PositionView:
     """A running position as it was last seen, at `seen_at`; no `guard_id`: not covered.
 
-    `pl` and `margin` are sats, `level` and `liquidation_distance` percentages.
+    `pl` and `margin` are sats, `level` and `liquidation_distance` percentages. `backstop` is the
+    stop-loss where it stands at the guard's backstop or nearer to the market. `original_margin`
+    (sats) is what the trade began with before a reduction reopened it; None if none did.
     """
 
     account_id: AccountId
@@ -37,6 +39,10 @@ class PositionView:
     liquidation_price: Price | None
     liquidation_distance: Percent | None
     pl: Sats
+    stop_loss: Price | None
+    take_profit: Price | None
+    backstop: Price | None
+    original_margin: Sats | None
     seen_at: datetime
 
 
@@ -88,9 +94,16 @@ async def guards(connection: Connection) -> tuple[GuardView, ...]:
     return _GUARDS.validate_python(tuple(dict(row) for row in rows))
 
 
-async def newest_actions(connection: Connection, limit: int) -> tuple[ActionRecord, ...]:
-    """Return at most `limit` actions, the newest first."""
-    return decode_actions(await connection.fetchval(statement("select_newest_actions"), limit))
+async def newest_actions(
+    connection: Connection, limit: int, *, stop_losses: int = 0
+) -> tuple[ActionRecord, ...]:
+    """Return at most `limit` actions, the newest first.
+
+    Those that only set a stop-loss do not count among them: of these, at most `stop_losses`.
+    """
+    return decode_actions(
+        await connection.fetchval(statement("select_newest_actions"), limit, stop_losses)
+    )
 
 
 async def proved_actions(connection: Connection, account_id: AccountId) -> tuple[ActionRecord, ...]:

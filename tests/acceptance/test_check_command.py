@@ -70,11 +70,112 @@ def test_a_good_configuration_is_summed_up(path: Path) -> None:
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.splitlines() == [
         f"{path} can be run.",
-        (
-            "  long: close_position when 80 % of the margin is used up,"
-            " on every position of account main (signet), looking every 30 s"
-        ),
+        "  long: every position on account main (signet), each by how much of its own",
+        "    margin is used up; looks every 30s and at every price of the stream",
+        "    at 80 %: close the position",
+        "    a breach is over 5 points below its threshold; until then the next action",
+        "      comes after 1m, or sooner when it gets worse",
+        "    spends nothing",
     ]
+
+
+RUNGS = """
+fallback = ["add_margin"]
+add_margin_amount = 50_000
+backstop_threshold = 97
+[guards.budget]
+max_per_day = 400_000
+[[guards.escalation]]
+margin_threshold = 90
+action = "increase_liquidation_distance"
+fallback = ["reduce_position", "close_position"]
+new_liquidation_distance = 20
+[guards.individual_configs."0b3f2b6e-8d0a-4f6e-9a39-6c9d5a8d7f10"]
+margin_threshold = 70
+action = "add_margin"
+fallback = []
+target_margin_level = 40
+escalation = []
+"""
+
+
+def test_every_rung_is_told_in_words_that_fit_a_terminal(path: Path) -> None:
+    lines = checked(path, GOOD + RUNGS).stdout.splitlines()
+    assert lines[3:] == [
+        "    at 80 %: close the position, else add 50,000 sats of margin",
+        "    at 90 %: add margin to put liquidation 20 % away from the price, else reduce",
+        "             the position by 50 %, else close the position",
+        "    at 97 %: the backstop, a stop-loss on the exchange, closes an isolated",
+        "             trade; the cross position has none",
+        "    position 0b3f2b6e-8d0a-4f6e-9a39-6c9d5a8d7f10:",
+        "      at 70 %: add margin to bring the level down to 40 %",
+        "      at 97 %: the backstop, a stop-loss on the exchange, closes an isolated",
+        "               trade",
+        "    a breach is over 5 points below its threshold; until then the next action",
+        "      comes after 1m, or sooner when it gets worse",
+        "    spends at most: as much as the other bounds allow in one action; 3 times the",
+        "      margin that it began with on one position; 400,000 sats in a day (UTC); 6",
+        "      times an hour; and leaves 0 sats in the balance",
+    ]
+    assert max(map(len, lines[1:])) <= 80
+
+
+def test_json_has_every_rung_with_its_sizes(path: Path) -> None:
+    (guard,) = json.loads(checked(path, GOOD + RUNGS, "--json").stdout)["guards"]
+    assert guard["rungs"] == [
+        {
+            "margin_threshold": 80.0,
+            "steps": [
+                {"action": "close_position"},
+                {"action": "add_margin", "add_margin_amount": 50_000},
+            ],
+        },
+        {
+            "margin_threshold": 90.0,
+            "steps": [
+                {"action": "increase_liquidation_distance", "new_liquidation_distance": 20.0},
+                {"action": "reduce_position", "reduce_percentage": 50.0},
+                {"action": "close_position"},
+            ],
+        },
+    ]
+    assert guard["backstop_threshold"] == 97.0
+    assert guard["individual_configs"] == {
+        "0b3f2b6e-8d0a-4f6e-9a39-6c9d5a8d7f10": {
+            "rungs": [
+                {
+                    "margin_threshold": 70.0,
+                    "steps": [{"action": "add_margin", "target_margin_level": 40.0}],
+                }
+            ],
+            "backstop_threshold": 97.0,
+        }
+    }
+    assert guard["budget"]["max_per_day"] == 400_000
+    assert "at 80 %: close the position, else add 50,000 sats of margin" in guard["in_words"]
+
+
+def test_a_guard_that_does_not_act_promises_nothing(path: Path) -> None:
+    for switch, words in [
+        ("auto_execution = false", "long: only tells, never acts: every position"),
+        ("dry_run = true", "long: a dry run, sends nothing: every position"),
+    ]:
+        told = checked(path, f"{GOOD}{switch}\nbackstop_threshold = 90\n").stdout
+        assert words in told
+        assert "at 90 %: no backstop is kept on the exchange by a guard that does not" in told
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [
+        ("unitario", "each by how much of its own margin is used up; looks"),
+        ("total", "by how much of all their margins together is used up; looks"),
+        ("both", "and all by how much of their margins together is; looks"),
+    ],
+)
+def test_what_the_thresholds_are_held_against_is_told(path: Path, mode: str, words: str) -> None:
+    told = checked(path, f"{GOOD}protection_mode = '{mode}'\n").stdout
+    assert words in " ".join(told.split())
 
 
 def test_the_configuration_is_found_by_the_environment(path: Path) -> None:
@@ -104,7 +205,7 @@ def test_a_refused_guard_is_a_fault_and_the_others_are_shown(path: Path) -> None
     result = checked(path, GOOD + bad)
     assert result.exit_code == 2
     assert f'{path}: guards[2] "bad".margin_threshold = 180: must be' in result.stderr
-    assert "  long: close_position when 80 %" in result.stdout
+    assert "  long: every position on account main" in result.stdout
     assert "  bad: REFUSED, it guards nothing" in result.stdout
     assert "can be run" not in result.stdout
 
@@ -115,8 +216,18 @@ def test_a_refused_guard_is_a_fault_and_the_others_are_shown(path: Path) -> None
         ('"close_position"', '"close_position"\nenabled = false', "enable_guard"),
         ('"close_position"', '"close_position"\nauto_execution = false', "enable_execution"),
         ('"close_position"', '"close_position"\ndry_run = true', "disable_dry_run"),
-        ('"close_position"', '"close_position"\nadd_margin_amount = 5', "remove_key"),
         ("80", "95.5", "lower_threshold"),
+        (
+            '"close_position"',
+            '"close_position"\n[[guards.escalation]]\nmargin_threshold = 96',
+            "lower_threshold",
+        ),
+        ('"close_position"', '"close_position"\nprotection_mode = "total"', "set_protection_mode"),
+        (
+            '"close_position"',
+            '"close_position"\nbackstop_threshold = 97',
+            "select_isolated_positions",
+        ),
         ("[notifications.webhook]\nurl", "[database]\n# url", "set_webhook"),
         (GOOD[GOOD.index("[[guards]]") :], "", "add_guard"),
         (GOOD[GOOD.index("[[accounts]]") :], "", "add_guard"),
@@ -140,6 +251,14 @@ def test_a_warning_does_not_fail(path: Path, old: str, new: str, action: str) ->
 
 def test_a_good_configuration_has_no_warning(path: Path) -> None:
     assert json.loads(checked(path, GOOD, "--json").stdout)["findings"] == []
+
+
+def test_a_backstop_warns_only_where_it_is_not_kept(path: Path) -> None:
+    kept = f'{GOOD}backstop_threshold = 97\nselected_positions = ["a"]\n'
+    assert checked(path, kept).stderr == ""
+    assert "for the cross position" in checked(path, kept.replace('"a"', '"a", "cross"')).stderr
+    told = checked(path, f"{kept}auto_execution = false\n").stderr
+    assert "no stop-loss is kept at backstop_threshold while auto_execution is false" in told
 
 
 def test_guards_over_different_positions_do_not_overlap(path: Path) -> None:
@@ -173,18 +292,30 @@ def test_json_is_one_value_with_findings(path: Path) -> None:
 def test_json_describes_the_guards_of_a_good_configuration(path: Path) -> None:
     report = json.loads(checked(path, GOOD, "--json").stdout)
     assert report["valid"] is True
-    assert report["guards"] == [
-        {
-            "id": "long",
-            "account": "main",
-            "enabled": True,
-            "auto_execution": True,
-            "dry_run": False,
-            "margin_threshold": 80.0,
-            "action": "close_position",
-            "selected_positions": "all",
-        }
-    ]
+    (guard,) = report["guards"]
+    assert guard.pop("in_words")[1] == "at 80 %: close the position"
+    assert guard == {
+        "id": "long",
+        "account": "main",
+        "enabled": True,
+        "auto_execution": True,
+        "dry_run": False,
+        "real_time_monitoring": True,
+        "protection_mode": "unitario",
+        "selected_positions": "all",
+        "cooldown_s": 60.0,
+        "hysteresis": 5.0,
+        "rungs": [{"margin_threshold": 80.0, "steps": [{"action": "close_position"}]}],
+        "backstop_threshold": None,
+        "individual_configs": {},
+        "budget": {
+            "max_per_action": None,
+            "max_per_position": None,
+            "max_per_day": None,
+            "reserve_balance": 0,
+            "max_spending_actions_per_hour": 6,
+        },
+    }
 
 
 def test_json_of_a_file_that_cannot_be_read_is_json_too(path: Path) -> None:

@@ -2,14 +2,28 @@
 
 import asyncio
 import json
+import os
 import sys
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 
+import asyncpg
+import pytest
+
+from marginguard.domain.model import ActionKind
+from marginguard.domain.records import ActionStatus
+from marginguard.storage.link import DatabaseLink
+from marginguard.storage.observations import DatabaseObservations
+from marginguard.storage.records import apply
 from tests.daemons import DaemonProcess, Market, a_guard, write_config
+from tests.records import a_guard_state, a_reduction, a_sighting, a_stop_loss, an_action
+from tests.unit.strategies import a_cross_position, a_position
 
 
-async def status(config, *arguments):
+async def status(config, *arguments, columns=80):
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "marginguard", "status", "--config", str(config), *arguments),
+        env=os.environ | {"COLUMNS": str(columns)},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -24,6 +38,121 @@ async def seen_positions(config):
         found = json.loads(out) if out else {}
         if found.get("positions"):
             return code, found
+
+
+@asynccontextmanager
+async def recorded(state_dir, database_url, seen, *actions):
+    """Put into the database what a daemon that runs now would; give its configuration."""
+    now = datetime.now(UTC)
+    link = DatabaseLink(database_url)
+    pool = await link.connect()
+    await apply(pool, [a_guard_state(since=now, updated_at=now), *actions])
+    observations = DatabaseObservations(link)
+    observations.positions("main", seen, now)
+    observations.checked("guard-1", "main", now)
+    await observations.flush()
+    await link.close(timeout_s=10.0)
+    market = Market()
+    async with market.open_for_trade():
+        yield write_config(state_dir, market, a_guard(), database_url=database_url)
+
+
+def words(out):
+    """Return what a table says without its lines and line breaks."""
+    return " ".join("".join(c if ord(c) < 0x2500 else " " for c in out).split())
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+async def test_the_stop_loss_the_backstop_and_the_lineage_of_each_position_are_shown(
+    state_dir, database_url, columns
+):
+    reopened = a_position(id="reopened", margin=34_210, stop_loss=91_234.5)
+    seen = {
+        "reopened": a_sighting(reopened, 99_000.0, backstop=91_234.5, original_margin=100_000),
+        "users": a_sighting(a_position(id="users", stop_loss=80_000.0), 99_000.0),
+        "bare": a_sighting(a_position(id="bare"), 99_000.0),
+    }
+    async with recorded(state_dir, database_url, seen) as config:
+        code, out, err = await status(config, columns=columns)
+        _, as_json, _ = await status(config, "--json")
+    assert (code, err) == (0, "")
+    assert max(len(line) for line in out.splitlines()) <= columns
+    for said in ("backstop 91,234.5", "stop-loss 80,000.0", "no stop-loss"):
+        assert out.count(said) == 1
+    assert words(out).count("margin 34,210 of 100,000 sats") == 1
+    assert "cross position" not in out
+    figures = {
+        row["position_id"]: (row["stop_loss"], row["backstop"], row["original_margin"])
+        for row in json.loads(as_json)["positions"]
+    }
+    assert figures == {
+        "reopened": (91_234.5, 91_234.5, 100_000),
+        "users": (80_000.0, None, None),
+        "bare": (None, None, None),
+    }
+
+
+async def test_the_cross_position_is_said_to_have_no_backstop(state_dir, database_url):
+    seen = {"cross": a_sighting(a_cross_position(), 99_000.0)}
+    async with recorded(state_dir, database_url, seen) as config:
+        code, out, _ = await status(config)
+    assert code == 0
+    assert "no backstop" in out
+    assert "the exchange keeps no stop-loss for the cross position" in words(out)
+
+
+async def test_each_action_says_in_plain_english_what_it_asked_for(state_dir, database_url):
+    now = datetime.now(UTC)
+    actions = [
+        a_reduction(intended_at=now, successor="trade-22"),
+        an_action(intended_at=now, amount=25_000),
+        an_action(intended_at=now, kind=ActionKind.INCREASE_LIQUIDATION_DISTANCE, amount=31_000),
+        an_action(intended_at=now, kind=ActionKind.CLOSE_POSITION, amount=0),
+        a_stop_loss(91_234.5, intended_at=now),
+        a_stop_loss(None, intended_at=now, status=ActionStatus.REJECTED),
+    ]
+    async with recorded(state_dir, database_url, {}, *actions) as config:
+        _, out, _ = await status(config, columns=160)
+        _, as_json, _ = await status(config, "--json")
+    for said in (
+        "reduce by 500 USD, reopen 500 USD",
+        "now trade-22",
+        "add 25,000 sats",
+        "move liquidation away with 31,000 sats",
+        "close position",
+        "set stop-loss to 91,234.5",
+        "remove stop-loss",
+    ):
+        assert out.count(said) == 1, said
+    rows = {row["id"]: row for row in json.loads(as_json)["actions"]}
+    assert len(rows) == len(actions)
+    reduction = rows[str(actions[0].id)]
+    assert (reduction["quantity"], reduction["successor"]) == (500, "trade-22")
+    assert reduction["reopening"]["leverage"] == actions[0].reopening.leverage
+    assert rows[str(actions[4].id)]["stop_loss"] == 91_234.5
+
+
+async def test_stop_losses_that_are_moved_again_and_again_leave_room_for_what_counts(
+    state_dir, database_url
+):
+    now = datetime.now(UTC)
+    breach = an_action(intended_at=now - timedelta(hours=1))
+    moves = [a_stop_loss(intended_at=now) for _ in range(20)]
+    async with recorded(state_dir, database_url, {}, breach, *moves) as config:
+        _, out, _ = await status(config, "--json")
+    kinds = [row["kind"] for row in json.loads(out)["actions"]]
+    assert kinds == ["set_stop_loss"] * 3 + ["add_margin"]
+
+
+async def test_a_database_of_an_older_daemon_is_said_with_the_next_step(state_dir, database_url):
+    async with recorded(state_dir, database_url, {}) as config:
+        connection = await asyncpg.connect(database_url)
+        await connection.execute("DELETE FROM schema_migrations WHERE version > 1")
+        await connection.close()
+        code, out, err = await status(config)
+    assert (code, out) == (2, "")
+    assert "restart the daemon" in err
+    assert "Traceback" not in err
 
 
 async def test_a_guarded_position_is_protected_and_shown_with_its_prices(state_dir, database_url):

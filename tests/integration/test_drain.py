@@ -4,7 +4,9 @@ import asyncio
 import json
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
@@ -104,6 +106,14 @@ async def draining(url, directory, settings=QUICK):
         await journal.close()
 
 
+async def execute(url, statements):
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statements)
+    finally:
+        await connection.close()
+
+
 def events(logs, prefix):
     return [log["event"] for log in logs if log["event"].startswith(prefix)]
 
@@ -178,7 +188,9 @@ async def test_a_database_that_is_away_at_the_start_gets_everything_when_it_come
     assert recovered["drained"] == 20
 
 
-async def test_connections_that_are_cut_again_and_again_lose_nothing(database_url, tmp_path):
+async def test_connections_that_are_cut_again_and_again_lose_nothing(
+    database_url, tmp_path, caplog
+):
     """Failure 31: Postgres restarted, failed over, connections cut: the pool heals by itself."""
     async with relayed(database_url) as relay, draining(relay.url, tmp_path) as parts:
         for round_ in range(1, 6):
@@ -188,6 +200,31 @@ async def test_connections_that_are_cut_again_and_again_lose_nothing(database_ur
             await relay.heal()
             await parts.caught_up()
             assert await parts.count() == 20 * round_
+    assert caplog.records == [], "the driver must not log by itself: it shows tracebacks"
+
+
+async def test_a_server_that_turned_into_a_standby_is_left_for_the_new_primary(
+    database_url, tmp_path
+):
+    """Failure 31: Postgres failed over: the pool heals by itself."""
+    name = urlsplit(database_url).path.removeprefix("/")
+    async with relayed(database_url) as relay, draining(relay.url, tmp_path) as parts:
+        await parts.drained(an_execution())
+        # A setting of the session stays until it ends, as being connected to a standby does.
+        await execute(database_url, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        await relay.cut()
+        await relay.heal()
+        with capture_logs() as logs:
+            await parts.journal.append(an_execution())
+            while not any("ReadOnly" in log.get("error", "") for log in logs):
+                parts.journal.known_down.clear()
+                await parts.known_down()
+        await execute(
+            f"{database_url}&default_transaction_read_only=off",
+            f"ALTER DATABASE {name} RESET default_transaction_read_only",
+        )
+        await parts.caught_up()
+        assert await parts.count() == 2
 
 
 async def test_a_database_that_hangs_is_given_up_and_used_again(database_url, tmp_path):

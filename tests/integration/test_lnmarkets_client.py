@@ -248,7 +248,7 @@ async def test_a_refused_read_is_sent_again_once_with_the_exchanges_time(exchang
     exchange.handlers[RUNNING] = refuse_the_first
     assert len(await account.running_positions()) == 1
     first, second = (int(seen.headers["lnm-access-timestamp"]) for seen in exchange.calls(RUNNING))
-    assert second - first == 10_000
+    assert second - first == pytest.approx(10_000, abs=1_000)  # half a round trip of error
     assert len(exchange.calls("/v3/time")) == 1
 
 
@@ -289,7 +289,7 @@ async def test_the_clock_is_set_right_on_request_and_a_failure_is_told(exchange,
     first, second = (
         int(seen.headers["lnm-access-timestamp"]) for seen in exchange.calls("/v3/account")
     )
-    assert second - first == 10_000
+    assert second - first == pytest.approx(10_000, abs=1_000)  # half a round trip of error
     exchange.answer("/v3/time", b"", status=502)
     with capture_logs() as logs:
         await account.resync_clock()

@@ -13,7 +13,7 @@ from aiohttp.abc import AbstractResolver
 
 from marginguard.domain.errors import Malformed, Rejected, Transient, Unreachable
 from marginguard.domain.outcome import OutcomeKind
-from marginguard.lnmarkets.limits import PERIOD_S, Limits
+from marginguard.lnmarkets.limits import PERIOD_S, Limits, Urgency
 from marginguard.lnmarkets.signing import Credentials, Signer
 from marginguard.lnmarkets.transport import Key, Transport
 from tests.integration.canned_exchange import CLOSE, canned_exchange
@@ -410,15 +410,15 @@ async def test_a_call_is_signed_after_it_has_waited_for_its_turn(exchange):
             return super().headers(method, path, data)
 
     class Watched(Limits):
-        async def take(self, patience_s, *, change):
-            await super().take(patience_s, change=change)
-            order.append("change" if change else "read")
+        async def take(self, patience_s, urgency):
+            await super().take(patience_s, urgency)
+            order.append(urgency)
 
     key = Key(signer=Spy(CREDENTIALS, lambda: 1), limits=Watched.of_key())
     async with open_at(exchange.url) as transport:
         await transport.change("POST", PATH, take_id, key=key, body=b"{}")
         await transport.read("/time", raw, key=key)
-    assert order == ["change", "signed", "read", "signed"]
+    assert order == [Urgency.PROTECT, "signed", Urgency.LOOK, "signed"]
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])

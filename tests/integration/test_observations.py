@@ -6,13 +6,12 @@ from datetime import timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from marginguard.domain import margin
 from marginguard.storage import reading
 from marginguard.storage.database import acquired
 from marginguard.storage.link import DatabaseLink
 from marginguard.storage.observations import DatabaseObservations
 from tests.integration.relay import relayed
-from tests.records import NOON
+from tests.records import NOON, a_sighting
 from tests.unit.strategies import a_position, price_at
 
 LONG_S = 30.0
@@ -26,12 +25,11 @@ async def link(database_url):
     await link.close(timeout_s=10.0)
 
 
-def seen(*ids, level=10.0, guard_id="guard-1"):
+def seen(*ids, level=10.0, guard_id="guard-1", **changes):
     """Return positions at about a level, as the engine reports them."""
     return {
-        name: (
-            margin.assess(a_position(id=name), price_at(a_position(), level), 80.0),
-            guard_id,
+        name: a_sighting(
+            a_position(id=name), price_at(a_position(), level), guard_id=guard_id, **changes
         )
         for name in ids
     }
@@ -82,6 +80,20 @@ async def test_an_older_view_never_replaces_a_newer_one(link):
     await late.flush()
     assert await positions(link) == [("main", "one")]
     assert await fetch(link, "SELECT seen_at, level < 20 FROM positions") == [(after(5), True)]
+
+
+async def test_a_backstop_that_was_moved_or_removed_is_seen_as_it_is_now(link):
+    observations = DatabaseObservations(link)
+    query = "SELECT backstop, original_margin FROM positions"
+    observations.positions("main", seen("one", backstop=91_234.5, original_margin=200_000), NOON)
+    await observations.flush()
+    assert await fetch(link, query) == [(91_234.5, 200_000)]
+    observations.positions("main", seen("one", backstop=91_300.0), after(1))
+    await observations.flush()
+    assert await fetch(link, query) == [(91_300.0, None)]
+    observations.positions("main", seen("one"), after(2))
+    await observations.flush()
+    assert await fetch(link, query) == [(None, None)]
 
 
 @pytest.mark.parametrize(
@@ -203,8 +215,8 @@ async def test_before_the_database_has_ever_answered_nothing_grows(database_url)
 @pytest.mark.parametrize("quantity", [1 << 63, 1 << 70])
 async def test_a_value_that_the_database_refuses_does_not_block_what_follows(link, quantity):
     observations = DatabaseObservations(link)
-    huge = margin.assess(a_position(id="two", quantity=quantity), 99_000.0, 80.0)
-    observations.positions("main", {"two": (huge, None)}, after(1))
+    huge = a_sighting(a_position(id="two", quantity=quantity), 99_000.0)
+    observations.positions("main", {"two": huge}, after(1))
     with capture_logs() as logs:
         await observations.flush()
     assert [log["event"] for log in logs] == ["observations.refused"]

@@ -7,6 +7,7 @@ from math import inf
 import pytest
 
 from marginguard.domain.errors import ErrorCode, ErrorType
+from marginguard.domain.model import Side
 from marginguard.domain.records import (
     ActionRecord,
     ActionStatus,
@@ -27,6 +28,9 @@ from tests.records import (
     NOON,
     a_guard_state,
     a_position_state,
+    a_reduction,
+    a_reopening,
+    a_stop_loss,
     an_action,
     an_execution,
     settled,
@@ -47,7 +51,7 @@ async def fetch(pool, query, *arguments):
 
 async def stored_actions(pool):
     async with acquired(pool) as connection:
-        return await reading.newest_actions(connection, 100)
+        return await reading.newest_actions(connection, 100, stop_losses=100)
 
 
 async def test_an_action_comes_back_to_the_last_bit(pool):
@@ -63,6 +67,43 @@ async def test_an_action_comes_back_to_the_last_bit(pool):
     )
     await apply(pool, [action])
     assert await stored_actions(pool) == (action,)
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        a_reduction(),
+        a_reduction(
+            status=ActionStatus.SENT,
+            reopening=a_reopening(closed_price=None, closed_at=None, margin=None, leverage=None),
+            successor=None,
+        ),
+        a_reduction(reopening=a_reopening(side=Side.SHORT, leverage=1 / 3, take_profit=None)),
+        a_reduction(reopening=None, successor=None),
+        a_stop_loss(1 / 3),
+        a_stop_loss(None),
+    ],
+    ids=["reopened", "closing", "short", "cross", "stop-loss", "no stop-loss"],
+)
+async def test_a_reduction_and_a_stop_loss_come_back_to_the_last_bit(pool, action):
+    await apply(pool, [an_action(id=action.id), action])
+    assert await stored_actions(pool) == (action,)
+
+
+async def test_a_reduction_cut_short_comes_back_with_the_step_it_has_reached(pool):
+    """Failure 24: Crash between the call and the record: settled at start."""
+    closing = a_reduction(
+        status=ActionStatus.SENT,
+        reopening=a_reopening(closed_price=None, closed_at=None, margin=None, leverage=None),
+        successor=None,
+    )
+    reopening = replace(closing, reopening=a_reopening())
+    await apply(pool, [closing])
+    await apply(pool, [reopening])
+    async with acquired(pool) as connection:
+        (action,) = await load_unsettled_actions(connection)
+    assert action == reopening
+    assert action.is_reopening
 
 
 async def test_the_state_of_every_guard_comes_back_whole(pool):
@@ -153,9 +194,10 @@ async def test_of_two_states_of_a_guard_the_newer_stays(pool):
         an_action(amount=-1),
         an_action(amount=1 << 63),
         an_action(amount=1 << 70),
+        an_action(quantity=-1),
         an_action(level=inf),
     ],
-    ids=["against a rule", "beyond bigint", "beyond 64 bits", "infinite"],
+    ids=["against a rule", "beyond bigint", "beyond 64 bits", "a negative cut", "infinite"],
 )
 async def test_one_bad_record_leaves_none_of_its_batch_behind(pool, bad):
     with pytest.raises(RecordsRefusedError):

@@ -65,7 +65,10 @@ def test_the_statements_in_the_code_and_in_the_files_are_the_same():
             "actions_of_position",
         ),
         (statement("select_unsettled_actions"), "actions_unsettled"),
-        (statement("select_newest_actions").replace("$1", "20"), "actions_by_time"),
+        (
+            statement("select_newest_actions").replace("$1", "20").replace("$2", "5"),
+            "actions_by_time",
+        ),
         (
             "SELECT * FROM margin_history WHERE account_id = '' AND position_id = ''",
             "margin_history_pkey",

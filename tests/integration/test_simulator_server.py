@@ -176,6 +176,66 @@ async def test_stop_loss_and_take_profit_are_put_and_deleted(client):
         assert (await client.call("PUT", path, {"id": trade_id, "value": 0})).value[name] == 0
 
 
+async def test_a_trailing_stop_is_put_as_a_share_of_the_price_and_follows_the_market(client):
+    trade_id = (await client.open_trade())["id"]
+    path = f"{TRADE}/stoploss"
+    trailing = {"id": trade_id, "value": 0.05, "mode": "trailing"}
+    shown = ("stoploss", "stoplossTrailingDistance")
+
+    put = await client.call("PUT", path, trailing)
+    assert [put.value[name] for name in shown] == [95_000, 0.05]
+    await client.plain("PUT", "/simulator/price", '{"price": 102000}')
+    assert [(await client.running())[0][name] for name in shown] == [96_900, 0.05]
+
+    fixed = await client.call("PUT", path, {"id": trade_id, "value": 97_000, "mode": "fixed"})
+    assert [fixed.value[name] for name in shown] == [97_000, 0]
+    await client.call("PUT", path, trailing)
+    deleted = await client.call("DELETE", path, id=trade_id)
+    assert [deleted.value[name] for name in shown] == [0, 0]
+
+
+async def test_two_trades_may_be_opened_with_one_tag_and_both_keep_it_to_the_end(client):
+    """The exchange does not take the tag for a reason to carry an order out only once."""
+    order = {"clientId": "mine", "stoploss": 95_000, "takeprofit": 105_000}
+    opened = [await client.open_trade(**order) for _ in range(2)]
+    assert opened[0]["id"] != opened[1]["id"]
+    assert await client.running() == opened
+    assert [(t["clientId"], t["stoploss"], t["takeprofit"]) for t in opened] == [
+        ("mine", 95_000, 105_000)
+    ] * 2
+
+    await client.plain("PUT", "/simulator/price", '{"price": 95000}')
+
+    closed = (await client.call("GET", f"{TRADE}s/closed")).value["data"]
+    assert {t["id"] for t in closed} == {t["id"] for t in opened}
+    assert [t["clientId"] for t in closed] == ["mine"] * 2
+
+
+@pytest.mark.parametrize(
+    ("side", "value", "allowed"),
+    [
+        ("buy", 90_909, True),  # its liquidation price
+        ("buy", 90_908.5, False),
+        ("buy", 99_999.5, True),
+        ("buy", 100_000, False),
+        ("sell", 111_111, True),
+        ("sell", 111_111.5, False),
+        ("sell", 100_000.5, True),
+        ("sell", 100_000, False),
+        ("buy", 95_000.25, False),
+    ],
+)
+async def test_a_stop_loss_lies_between_liquidation_and_the_market(client, side, value, allowed):
+    """The same on an order as on a running trade."""
+    order = {"type": "market", "side": side, "leverage": 10, "quantity": 1_000}
+    trade_id = (await client.open_trade(side=side))["id"]
+
+    put = await client.call("PUT", f"{TRADE}/stoploss", {"id": trade_id, "value": value})
+    opened = await client.call("POST", TRADE, order | {"stoploss": value})
+
+    assert (put.status, opened.status) == ((200, 200) if allowed else (400, 400))
+
+
 async def test_a_cash_in_reaches_the_balance(client):
     trade_id = (await client.open_trade())["id"]
     before = (await client.call("GET", "/v3/account")).value["balance"]

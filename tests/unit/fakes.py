@@ -9,7 +9,14 @@ from uuid_utils.compat import uuid7
 
 from marginguard.domain.errors import DiskFull, Unreachable
 from marginguard.domain.memory import GuardMemory
-from marginguard.domain.model import Balance, ClosedTrade, PriceQuote, Transfer
+from marginguard.domain.model import (
+    Balance,
+    ClosedTrade,
+    CrossOrder,
+    OrderType,
+    PriceQuote,
+    Transfer,
+)
 from marginguard.domain.outcome import Outcome, OutcomeKind
 from marginguard.domain.records import ActionRecord, ArmedState, ExecutionSource, GuardState
 from marginguard.engine.account import Account
@@ -18,7 +25,9 @@ from marginguard.engine.executor import Executor
 from marginguard.engine.guard import GuardRunner
 from marginguard.engine.health import Health
 from marginguard.engine.looking import Looker
+from marginguard.engine.protection import Protector
 from marginguard.engine.settings import EngineSettings, Guard
+from marginguard.engine.stop_losses import StopLossKeeper
 from tests.unit.strategies import NOON, a_position, some_rules
 
 PROMPT = EngineSettings(action_base_delay_s=0.0, settle_delay_s=0.0, timeout_s=5.0)
@@ -71,10 +80,13 @@ class FakeExchange:
         self.available = balance
         self.closed = {}
         self.transfers = []
+        self.orders = []
+        self.ids = 0
         self.clock = None
         self.script = deque()
         self.calls = []
         self.resyncs = 0
+        self.fill_price = 95_000.0
         self.read_errors = deque()
         self.balance_error = None
         self.on_call = lambda: None
@@ -105,13 +117,31 @@ class FakeExchange:
     async def deposits(self, since):
         return tuple(t for t in self.transfers if t.at >= since)
 
+    async def closed_by_client_id(self, client_id, since):
+        return next((t for t in self.closed.values() if t.client_id == client_id), None)
+
+    async def cross_order(self, client_id, since):
+        return next((o for o in self.orders if o.client_id == client_id), None)
+
+    async def reduce_cross(self, side, quantity, client_id):
+        call = ("reduce_cross", side.value, quantity, client_id)
+        return self._answer(call, lambda: self.cut(side, quantity, client_id))
+
+    async def open_trade(self, order):
+        return self._answer(("open_trade", order), lambda: self.open(order))
+
+    async def set_stop_loss(self, position_id, price):
+        return self._answer(
+            ("set_stop_loss", position_id, price), lambda: self.stop(position_id, price)
+        )
+
     async def resync_clock(self):
         self.resyncs += 1
 
     def end(self, position_id):
         if self.positions.pop(position_id, None) is not None:
             self.closed[position_id] = ClosedTrade(
-                id=position_id, exit_price=95_000.0, pl=-50_000, closed_at=NOON
+                id=position_id, exit_price=self.fill_price, pl=-50_000, closed_at=NOON
             )
 
     def top_up(self, position_id, amount):
@@ -121,6 +151,43 @@ class FakeExchange:
                 Transfer(id=str(len(self.transfers)), amount=amount, at=self.clock.now())
             )
         self.positions[position_id] = replace(before, margin=before.margin + amount)
+
+    def cut(self, side, quantity, client_id):
+        before = self.positions["cross"]
+        self.positions["cross"] = replace(before, quantity=before.quantity - quantity)
+        self.orders.append(
+            CrossOrder(
+                id=str(len(self.orders)),
+                type=OrderType.MARKET,
+                side=side,
+                quantity=quantity,
+                price=self.fill_price,
+                trading_fee=0,
+                created_at=self.clock.now(),
+                filled_at=self.clock.now(),
+                client_id=client_id,
+            )
+        )
+
+    def open(self, order):
+        self.ids += 1
+        trade_id = f"reopened-{self.ids}"
+        margin = int(order.quantity * 100_000_000 / (order.leverage * self.fill_price))
+        self.positions[trade_id] = a_position(
+            id=trade_id,
+            side=order.side,
+            quantity=order.quantity,
+            entry_price=self.fill_price,
+            margin=margin,
+            entry_margin=margin,
+            leverage=order.leverage,
+            stop_loss=order.stop_loss,
+            take_profit=order.take_profit,
+            client_id=order.client_id,
+        )
+
+    def stop(self, position_id, price):
+        self.positions[position_id] = replace(self.positions[position_id], stop_loss=price)
 
     def _answer(self, call, process):
         self.calls.append(call)
@@ -242,7 +309,24 @@ class Rig:
             return await runner.run(source)
 
     def _make_runner(self, actions):
+        looker = Looker(
+            book=self.book,
+            executor=self.executor,
+            prices=self.prices,
+            clock=self.clock,
+            settings=self.settings,
+        )
+        common = {
+            "guard": self.guard,
+            "book": self.book,
+            "executor": self.executor,
+            "clock": self.clock,
+            "settings": self.settings,
+            "new_id": uuid7,
+        }
         return GuardRunner(
+            protector=Protector(looker=looker, prices=self.prices, **common),
+            stop_losses=StopLossKeeper(notifier=self.ears, **common),
             guard=self.guard,
             book=self.book,
             health=Health(
@@ -254,13 +338,7 @@ class Rig:
             ),
             account=self.account,
             executor=self.executor,
-            looker=Looker(
-                book=self.book,
-                executor=self.executor,
-                prices=self.prices,
-                clock=self.clock,
-                settings=self.settings,
-            ),
+            looker=looker,
             observations=self.ears,
             notifier=self.ears,
             clock=self.clock,

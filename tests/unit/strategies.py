@@ -8,9 +8,10 @@ from math import floor
 from hypothesis import strategies as st
 
 from marginguard.domain.budget import Budget
+from marginguard.domain.decision import Pending, View
 from marginguard.domain.model import ActionKind, MarginMode, Position, PriceQuote, Side
-from marginguard.domain.policy import Rules, Rung, View
 from marginguard.domain.records import PositionState
+from marginguard.domain.rules import Ladder, Rules, Rung, Step
 from marginguard.domain.units import GuardId, Percent, PositionId, Price, Sats, Usd
 
 NOON = datetime(2026, 3, 14, 12, 0, tzinfo=UTC)
@@ -84,17 +85,54 @@ def a_view(*positions, price, balance=10_000_000, confirmed=True, **changes):
         positions=positions,
         quote=a_quote(price, confirmed=confirmed),
         balance=balance,
-        unsettled={},
-        frozen={},
     )
     return replace(view, **changes)
 
 
-def some_rules(*, threshold=80.0, action=ActionKind.ADD_MARGIN, rung=None, **changes):
-    """Return the rules of a guard with one rung and an ample budget, changed."""
+def a_pending(position=None, *, kind=ActionKind.ADD_MARGIN, threshold=80.0, **changes):
+    """Return an action on `position` that is not settled yet, changed."""
+    pending = Pending(
+        position_id=(position or a_position()).id,
+        kind=kind,
+        threshold=Percent(threshold),
+        reason="action 8 is not settled",
+        overdue=False,
+        frozen=False,
+        repeatable=False,
+    )
+    return replace(pending, **changes)
+
+
+def a_rung(threshold, *kinds, **sizes):
+    """Return a rung whose steps are of these kinds, all with the same sizes."""
+    return Rung(
+        threshold=Percent(threshold), steps=tuple(Step(kind=kind, **sizes) for kind in kinds)
+    )
+
+
+def a_ladder(*rungs, backstop=None):
+    """Return these rungs as a ladder."""
+    return Ladder(rungs=rungs, backstop=backstop)
+
+
+def some_rules(
+    *,
+    threshold=80.0,
+    action=ActionKind.ADD_MARGIN,
+    fallback=(),
+    rung=None,
+    escalation=(),
+    backstop=None,
+    **changes,
+):
+    """Return the rules of a guard with an ample budget, changed.
+
+    `rung` has the sizes of the first rung's steps, `escalation` the rungs above it.
+    """
+    first = a_rung(threshold, action, *fallback, **(rung or {}))
     rules = Rules(
         guard_id=GuardId("guard-1"),
-        rung=Rung(threshold=Percent(threshold), action=action, **(rung or {})),
+        ladder=a_ladder(first, *escalation, backstop=backstop),
         budget=AMPLE,
     )
     return replace(rules, **changes)

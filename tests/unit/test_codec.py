@@ -10,10 +10,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marginguard.domain.errors import ErrorCode, ErrorType, Malformed
-from marginguard.domain.memory import DayOpening, Episode, GuardMemory, Spend
-from marginguard.domain.records import ActionRecord, ExecutionRecord, GuardState, PositionState
+from marginguard.domain.memory import (
+    Backstop,
+    DayOpening,
+    Episode,
+    GuardMemory,
+    Lineage,
+    Setback,
+    Spend,
+)
+from marginguard.domain.model import ActionKind, Side
+from marginguard.domain.records import (
+    ActionRecord,
+    ActionStatus,
+    ExecutionRecord,
+    GuardState,
+    PositionState,
+    Reopening,
+)
 from marginguard.storage import codec
-from tests.records import a_guard_state, an_action, an_execution
+from tests import old_lines
+from tests.records import NOON, a_guard_state, a_reduction, an_action, an_execution
 
 offsets = st.integers(-12 * 60, 12 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 moments = st.datetimes(
@@ -28,6 +45,17 @@ states = st.builds(
     entry_price=figures,
     liquidation_price=st.none() | figures,
     price=st.none() | figures,
+    stop_loss=st.none() | figures,
+    side=st.none() | st.sampled_from(Side),
+)
+reopenings = st.builds(
+    Reopening,
+    stop_loss=st.none() | figures,
+    take_profit=st.none() | figures,
+    closed_price=st.none() | figures,
+    closed_at=st.none() | moments,
+    margin=...,
+    leverage=st.none() | figures,
 )
 actions = st.builds(
     ActionRecord,
@@ -44,6 +72,11 @@ actions = st.builds(
     frozen=...,
     sent_at=st.none() | moments,
     settled_at=st.none() | moments,
+    client_id=...,
+    quantity=...,
+    stop_loss=st.none() | figures,
+    reopening=st.none() | reopenings,
+    successor=...,
 )
 executions = st.builds(
     ExecutionRecord,
@@ -63,13 +96,17 @@ episodes = st.builds(
     opened_at=moments,
     last_action_at=st.none() | moments,
     last_action_level=st.none() | figures,
-    refusal=st.none() | st.text(),
+    last_action_kind=...,
+    setbacks=st.lists(st.builds(Setback, at=moments, level=figures), max_size=2).map(tuple),
 )
+backstops = st.builds(Backstop, prices=st.lists(figures, max_size=3).map(tuple), at=moments)
 memories = st.builds(
     GuardMemory,
     episodes=st.lists(episodes, max_size=3).map(tuple),
     spends=st.lists(st.builds(Spend, at=moments), max_size=3).map(tuple),
     opening=st.none() | st.builds(DayOpening),
+    lineages=st.lists(st.builds(Lineage, at=moments), max_size=2).map(tuple),
+    backstops=st.lists(backstops, max_size=2).map(tuple),
 )
 guard_states = st.builds(GuardState, since=moments, memory=memories, updated_at=moments)
 records = st.one_of(actions, executions, guard_states)
@@ -83,7 +120,7 @@ def test_every_record_is_read_back_exactly_as_it_was_written(record):
     assert codec.decode(line) == record
 
 
-@pytest.mark.parametrize("record", [an_action(), an_execution(), a_guard_state()])
+@pytest.mark.parametrize("record", [an_action(), a_reduction(), an_execution(), a_guard_state()])
 @pytest.mark.parametrize("fault", ["unknown", "missing", "text for a number", "kind", "cut"])
 def test_a_line_that_is_not_exactly_a_record_is_refused(record, fault):
     line = json.loads(codec.encode(record))
@@ -99,6 +136,34 @@ def test_a_line_that_is_not_exactly_a_record_is_refused(record, fault):
     text = json.dumps(line).encode()
     with pytest.raises(Malformed):
         codec.decode(text[:-3] if fault == "cut" else text)
+
+
+def test_an_action_written_before_there_were_reductions_is_still_read():
+    action = codec.decode(old_lines.ACTION)
+    assert isinstance(action, ActionRecord)
+    assert (action.kind, action.status) == (ActionKind.ADD_MARGIN, ActionStatus.DONE)
+    assert (action.amount, action.after.margin) == (25_000, 125_000)
+    assert (action.quantity, action.stop_loss, action.reopening, action.successor) == (
+        (0, None, None, None)
+    )
+    assert (action.before.stop_loss, action.before.side) == (None, None)
+
+
+def test_a_guard_state_written_when_episodes_had_a_refusal_is_still_read():
+    state = codec.decode(old_lines.GUARD)
+    assert isinstance(state, GuardState)
+    (episode,) = state.memory.episodes
+    assert (episode.opened_at, episode.last_action_level) == (NOON, 80.2)
+    assert (episode.last_action_kind, episode.setbacks) == (None, ())
+    (spend,) = state.memory.spends
+    assert spend.amount == 25_000
+    assert (state.memory.lineages, state.memory.backstops) == ((), ())
+
+
+def test_a_retired_field_in_another_place_is_refused():
+    line = old_lines.ACTION.replace(b'"frozen":', b'"refusal":"no","frozen":')
+    with pytest.raises(Malformed, match="refusal"):
+        codec.decode(line)
 
 
 def test_a_number_written_as_text_is_refused():

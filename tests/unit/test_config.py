@@ -11,11 +11,12 @@ import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from marginguard.config import Config, load_config
-from marginguard.config.models import File, GuardSettings, Table
+from marginguard.config import Config, load_config, rules_of
+from marginguard.config.guards import GuardSettings
+from marginguard.config.models import File, Table
 from marginguard.domain.errors import ConfigError
 from marginguard.domain.model import ActionKind
-from marginguard.domain.policy import Rules, Rung
+from marginguard.domain.rules import Ladder, Rules, Rung, Step
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "config.example.toml"
@@ -76,6 +77,8 @@ def test_an_empty_file_has_the_defaults(path: Path) -> None:
     assert (config.actions.retry_attempts, config.actions.base_delay) == (3, timedelta(seconds=1))
     assert config.actions.max_delay == timedelta(seconds=10)
     assert config.actions.settle_delay == timedelta(seconds=2)
+    assert config.actions.verify_within == timedelta(seconds=10)
+    assert (config.actions.reopen_slippage, config.actions.min_improvement) == (0.5, 10)
     assert config.database.url is None
     assert config.notifications.webhook.url is None
     assert (config.accounts, config.guards, config.refused_guards) == ((), (), ())
@@ -90,11 +93,10 @@ hysteresis = 7.5
 auto_execution = false
 budget = {{ max_per_day = 1000, reserve_balance = 5, max_spending_actions_per_hour = 2 }}
 """
-    (settings,) = load(path, ACCOUNT + guard).guards
-    rules = settings.rules()
-    assert rules.rung == Rung(
-        threshold=80.0, action=ActionKind.ADD_MARGIN, target_margin_level=40.0
-    )
+    config = load(path, ACCOUNT + guard)
+    rules = rules_of(config.guards[0], config.actions)
+    step = Step(kind=ActionKind.ADD_MARGIN, target_margin_level=40.0)
+    assert rules.ladder == Ladder(rungs=(Rung(threshold=80.0, steps=(step,)),))
     assert rules.selected == {"a", "b"}
     assert (rules.cooldown, rules.hysteresis) == (timedelta(seconds=90), 7.5)
     assert rules.auto_execution is False
@@ -104,10 +106,12 @@ budget = {{ max_per_day = 1000, reserve_balance = 5, max_spending_actions_per_ho
 
 
 def test_a_guard_with_only_what_is_required_has_the_defaults_of_the_decisions(path: Path) -> None:
-    (settings,) = load(path, ACCOUNT + GUARD).guards
+    config = load(path, ACCOUNT + GUARD)
+    (settings,) = config.guards
     assert (settings.enabled, settings.dry_run) == (True, False)
-    rung = Rung(threshold=80.0, action=ActionKind.ADD_MARGIN)
-    assert settings.rules() == Rules(guard_id="long", rung=rung)
+    rung = Rung(threshold=80.0, steps=(Step(kind=ActionKind.ADD_MARGIN),))
+    rules = rules_of(settings, config.actions)
+    assert rules == Rules(guard_id="long", ladder=Ladder(rungs=(rung,)))
 
 
 def test_a_network_gives_the_addresses(path: Path) -> None:
@@ -264,6 +268,17 @@ def test_two_accounts_of_one_id_are_refused(path: Path) -> None:
         ),
         ("[actions]\nbase_delay = '11s'", 'actions.base_delay = "11s": must be at most'),
         ("[actions]\nsettle_delay = '30s'", 'actions.settle_delay = "30s": must be shorter'),
+        (
+            "[actions]\nverify_within = '1s'",
+            'actions.verify_within = "1s": must be at least actions.settle_delay (2s)',
+        ),
+        ("[actions]\nreopen_slippage = 0", "actions.reopen_slippage = 0: must be a percentage"),
+        ("[actions]\nreopen_slippage = 11", "actions.reopen_slippage = 11: must be a percentage"),
+        ("[actions]\nmin_improvement = -1", "actions.min_improvement = -1: must be a percentage"),
+        (
+            "[actions]\nmin_improvement = 1000",
+            "actions.min_improvement = 1000: must be a percentage from 0 to below 1000",
+        ),
     ],
 )
 def test_timing_that_contradicts_itself_is_refused(path: Path, text: str, line: str) -> None:
@@ -393,7 +408,8 @@ def test_a_fault_in_a_guard_refuses_it_in_one_line(path: Path, added: str, line:
 def test_an_unknown_action_names_the_known_ones(path: Path) -> None:
     (line,) = refusal(path, GUARD.replace("add_margin", "explode"))
     assert line == (
-        f'{path}: guards[1] "long".action = "explode": must be close_position or add_margin'
+        f'{path}: guards[1] "long".action = "explode": must be close_position,'
+        " reduce_position, add_margin or increase_liquidation_distance"
     )
 
 
@@ -480,8 +496,8 @@ def example_tables() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     header = ""
     for line in EXAMPLE.read_text().splitlines():
-        if match := re.fullmatch(r"\[+([a-z_.]+)\]+", line):
-            header = match[1]
+        if match := re.fullmatch(r'(?:# )?\[+([a-z_.]+)(\."[-0-9a-f]+"(\.[a-z]+)?)?\]+', line):
+            header = match[1] + (match[3] or "")
         found.setdefault(header, []).append(line)
     return found
 
@@ -496,7 +512,10 @@ def leaves(model: type[BaseModel]) -> dict[str, FieldInfo]:
 
 @pytest.mark.parametrize(("header", "model"), list(tables(File)))
 def test_the_example_has_every_key_of(header: str, model: type[Table]) -> None:
-    lines = example_tables().get(header, [])
+    found = example_tables()
+    lines = found.get(header, [])
+    if header in {"guards.escalation", "guards.individual_configs"} or header.count(".") > 1:
+        lines = lines + found["guards"]  # which has all the keys that can be given again below it
     for key in leaves(model):
         assert any(re.match(rf"(# )?{key} = ", line) for line in lines), f"{header}.{key}"
 
@@ -530,6 +549,19 @@ def test_the_example_can_be_run(tmp_path: Path) -> None:
     assert config.refused_guards == ()
     (guard,) = config.guards
     assert guard.dry_run, "whoever starts from the example must not act by accident"
+
+
+def test_every_line_of_the_example_that_is_switched_off_can_be_switched_on(path: Path) -> None:
+    """Each commented table as a whole: whoever takes the # away has something that works."""
+    text = EXAMPLE.read_text()
+    start = text.index("# Further rungs")
+    text = text[:start] + re.sub(r"(?m)^# (?=\[|[a-z_]+ = )", "", text[start:])
+    for name in ("key", "secret", "passphrase"):
+        text = text.replace(f"credential:lnm-{name}", "env:LNM")
+    config = load(path, text)
+    assert config.refused_guards == ()
+    (guard,) = config.guards
+    assert len(guard.escalation) == len(guard.individual_configs) == 1
 
 
 @pytest.mark.parametrize(("header", "model"), list(tables(File)))

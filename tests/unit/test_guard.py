@@ -177,8 +177,8 @@ async def test_a_position_that_no_guard_covers_is_told_once_an_hour():
     await rig.run()
     assert rig.ears.kinds().count("position_not_covered") == 2
     seen = rig.ears.seen["main"]
-    assert seen["forgotten"][1] is None
-    assert seen["trade-1"][1] == "guard-1"
+    assert seen["forgotten"].guard_id is None
+    assert seen["trade-1"].guard_id == "guard-1"
 
 
 async def test_a_position_that_ends_without_the_guard_is_reported():

@@ -4,19 +4,25 @@ from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
-from marginguard.domain.memory import DayOpening, GuardMemory, Spend
+from marginguard.domain.memory import DayOpening, GuardMemory, Setback, Spend, open_episode
+from marginguard.domain.model import ActionKind
 from marginguard.domain.units import GuardId, Percent, PositionId, Sats
 from tests.unit.strategies import NOON
 
 GUARD = GuardId("guard-1")
 ONE, OTHER = PositionId("one"), PositionId("other")
 RUNG = Percent(80.0)
+CLOSE, ADD = ActionKind.CLOSE_POSITION, ActionKind.ADD_MARGIN
+
+
+def with_open(memory, episode):
+    return replace(memory, episodes=(*memory.episodes, episode))
 
 
 def opened(*position_ids, threshold=RUNG):
     memory = GuardMemory()
     for position_id in position_ids:
-        memory = memory.opened(GUARD, position_id, threshold, NOON)
+        memory = with_open(memory, open_episode(GUARD, position_id, threshold, NOON))
     return memory
 
 
@@ -36,54 +42,52 @@ def test_an_episode_belongs_to_one_position_and_one_threshold():
 
 def test_the_ids_of_episodes_differ_by_guard_position_threshold_and_time():
     ids = {
-        memory.episodes[0].id
-        for memory in (
-            opened(ONE),
-            opened(OTHER),
-            opened(ONE, threshold=Percent(90.0)),
-            GuardMemory().opened(GuardId("guard-2"), ONE, RUNG, NOON),
-            GuardMemory().opened(GUARD, ONE, RUNG, NOON + timedelta(microseconds=1)),
+        episode.id
+        for episode in (
+            open_episode(GUARD, ONE, RUNG, NOON),
+            open_episode(GUARD, OTHER, RUNG, NOON),
+            open_episode(GUARD, ONE, Percent(90.0), NOON),
+            open_episode(GuardId("guard-2"), ONE, RUNG, NOON),
+            open_episode(GUARD, ONE, RUNG, NOON + timedelta(microseconds=1)),
         )
     }
 
     assert len(ids) == 5
 
 
-def test_closing_an_episode_leaves_the_others_open():
-    memory = opened(ONE, OTHER)
-
-    memory = memory.closed(memory.episode(ONE, RUNG))
-
-    assert memory.episode(ONE, RUNG) is None
-    assert memory.episode(OTHER, RUNG) is not None
-
-
 def test_an_action_is_noted_in_its_episode_alone():
     memory = opened(ONE, OTHER)
     at = NOON + timedelta(seconds=5)
 
-    memory = memory.acted(memory.episode(ONE, RUNG).id, at=at, level=Percent(83.0))
+    memory = memory.acted(memory.episode(ONE, RUNG).id, kind=CLOSE, at=at, level=Percent(83.0))
 
     episode = memory.episode(ONE, RUNG)
     assert (episode.last_action_at, episode.last_action_level) == (at, 83.0)
-    assert episode.refusal is None
+    assert episode.last_action_kind is CLOSE
+    assert episode.setbacks == ()
     assert memory.episode(OTHER, RUNG).last_action_at is None
 
 
-def test_a_refusal_is_remembered_until_the_next_action():
+def a_setback(kind, reason="BAD_REQUEST"):
+    return Setback(kind=kind, at=NOON, level=RUNG, reason=reason)
+
+
+def test_the_newest_refusal_of_each_step_is_remembered_until_an_action_works():
     memory = opened(ONE)
     episode_id = memory.episode(ONE, RUNG).id
 
-    refused = memory.acted(episode_id, at=NOON, level=RUNG, refusal="BAD_REQUEST")
+    for setback in (a_setback(ADD), a_setback(CLOSE), a_setback(ADD, "no balance")):
+        memory = memory.refused(episode_id, setback)
 
-    assert refused.episode(ONE, RUNG).refusal == "BAD_REQUEST"
-    assert refused.acted(episode_id, at=NOON, level=RUNG).episode(ONE, RUNG).refusal is None
+    assert memory.episode(ONE, RUNG).setbacks == (a_setback(CLOSE), a_setback(ADD, "no balance"))
+    memory = memory.acted(episode_id, kind=CLOSE, at=NOON, level=RUNG)
+    assert memory.episode(ONE, RUNG).setbacks == ()
 
 
 def test_an_action_of_an_episode_that_has_ended_changes_nothing():
     memory = opened(ONE)
 
-    assert memory.acted("ended", at=NOON, level=RUNG) == memory
+    assert memory.acted("ended", kind=CLOSE, at=NOON, level=RUNG) == memory
 
 
 def test_a_spend_is_taken_back_by_the_id_of_its_action():
@@ -98,8 +102,8 @@ def test_a_memory_is_changed_by_making_a_new_one():
     same = replace(memory)
 
     memory.intending(a_spend(1))
-    memory.closed(memory.episodes[0])
-    memory.acted(memory.episodes[0].id, at=NOON, level=RUNG)
+    memory.refused(memory.episodes[0].id, a_setback(CLOSE))
+    memory.acted(memory.episodes[0].id, kind=CLOSE, at=NOON, level=RUNG)
     memory.observed(now=NOON, balance=Sats(5), running=())
 
     assert memory == same

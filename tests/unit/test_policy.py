@@ -1,5 +1,6 @@
 """What a guard decides: episodes, cooldown, worst first, budgets, and never silence."""
 
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -8,14 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marginguard.domain import margin
+from marginguard.domain.breach import CLOSE_AGAIN_AFTER
 from marginguard.domain.budget import Budget
-from marginguard.domain.memory import GuardMemory, Spend
+from marginguard.domain.decision import Verdict
+from marginguard.domain.memory import GuardMemory, Setback, Spend
 from marginguard.domain.model import ActionKind, Side
-from marginguard.domain.policy import Plan, Verdict, decide
+from marginguard.domain.policy import decide
+from marginguard.domain.steps import Plan
 from marginguard.domain.units import Percent, PositionId, Sats
 from tests.unit.strategies import (
     NOON,
     a_cross_position,
+    a_pending,
     a_position,
     a_view,
     positions,
@@ -46,9 +51,16 @@ def after_acting(level, *, rules=CLOSE, refusal=None):
     """Return the memory of a guard that acted at NOON, at `level`."""
     decision, memory = decide_one(at_level(level), rules)
     assert decision.verdict is Verdict.ACT
-    return memory.acted(
-        decision.episode.id, at=NOON, level=decision.assessment.level, refusal=refusal
-    )
+    return acted(memory, decision, at=NOON, refusal=refusal)
+
+
+def acted(memory, decision, *, at, refusal=None):
+    """Return the memory after the step decided on worked, or was refused."""
+    kind, level = decision.plan.kind, decision.level
+    if refusal is None:
+        return memory.acted(decision.episode.id, kind=kind, at=at, level=level)
+    setback = Setback(kind=kind, at=at, level=level, reason=refusal)
+    return memory.refused(decision.episode.id, setback)
 
 
 # --- episodes -------------------------------------------------------------------------------
@@ -73,7 +85,7 @@ def test_a_healthy_position_is_left_alone():
 @given(positions(), st.integers(1, 99))
 def test_at_its_trigger_price_a_position_is_acted_on(position, threshold):
     rules = some_rules(threshold=float(threshold), action=ActionKind.CLOSE_POSITION)
-    trigger = margin.trigger_price(position, rules.rung.threshold)
+    trigger = margin.trigger_price(position, rules.ladder.lowest)
     if trigger is None:
         return
 
@@ -236,18 +248,18 @@ def test_no_sequence_of_levels_makes_a_rung_act_twice_within_its_cooldown_nor_si
         now += pause
         decision, memory = decide_one(at_level(level), rules, memory, now)
         reached = decision.assessment.level
-        assert (decision.verdict is Verdict.SAFE) == (reached < rules.rung.threshold)
+        assert (decision.verdict is Verdict.SAFE) == (reached < rules.ladder.lowest)
         assert (decision.plan is not None) == (decision.verdict is Verdict.ACT)
         if decision.verdict is not Verdict.SAFE:
             assert decision.episode is not None
         if decision.verdict is not Verdict.ACT:
             continue
         if last is not None and last[0] == decision.episode.id:
-            _, when, level_then = last
-            assert now - when >= rules.cooldown or reached >= 95 or reached >= level_then + 5
-        last = (decision.episode.id, now, reached)
-        refusal = "refused" if refused else None
-        memory = memory.acted(decision.episode.id, at=now, level=reached, refusal=refusal)
+            _, when, level_then, was_refused = last
+            again = CLOSE_AGAIN_AFTER if was_refused and rules is CLOSE else rules.cooldown
+            assert now - when >= again or reached >= 95 or reached >= level_then + 5
+        last = (decision.episode.id, now, reached, refused)
+        memory = acted(memory, decision, at=now, refusal="refused" if refused else None)
 
 
 # --- which positions, in which order --------------------------------------------------------
@@ -389,13 +401,17 @@ OBSTACLES = [
         {"spending_barred": "the journal is full"}, Verdict.UNPROTECTED, "journal", id="journal"
     ),
     pytest.param(
-        {"frozen": {POSITION.id: "action 7 cannot be told"}},
+        {
+            "pending": (
+                a_pending(POSITION, reason="action 7 cannot be told", frozen=True, overdue=True),
+            )
+        },
         Verdict.UNPROTECTED,
         "action 7 cannot be told",
         id="frozen",
     ),
     pytest.param(
-        {"unsettled": {POSITION.id: "action 8 is not settled"}},
+        {"pending": (a_pending(POSITION),)},
         Verdict.SETTLING,
         "action 8 is not settled",
         id="unsettled",
@@ -417,14 +433,16 @@ def test_nothing_is_spent_in_doubt_and_the_doubt_is_named(obstacle, verdict, rea
 @pytest.mark.parametrize(("obstacle", "verdict", "reason"), OBSTACLES)
 def test_closing_goes_on_in_doubt(obstacle, verdict, reason):
     """Failures 20 and 30: closing may go on where spending may not."""
-    decision, _ = decide_one(at_level(97, **obstacle), CLOSE)
+    pending = tuple(replace(p, threshold=Percent(70.0)) for p in obstacle.get("pending", ()))
+
+    decision, _ = decide_one(at_level(97, **{**obstacle, "pending": pending}), CLOSE)
 
     assert decision.verdict is Verdict.ACT
 
 
 def test_a_doubt_about_one_position_does_not_hold_another_back():
     one, other = a_position(id=PositionId("one")), a_position(id=PositionId("other"))
-    view = a_view(one, other, price=92_000.0, frozen={one.id: "x"}, unsettled={})
+    view = a_view(one, other, price=92_000.0, pending=(a_pending(one, frozen=True, overdue=True),))
 
     verdicts = {d.position.id: d.verdict for d in decide(view, ADD, GuardMemory(), NOON).items}
 
@@ -445,14 +463,15 @@ def test_a_position_is_left_alone_while_an_action_on_it_is_under_way(rules, leve
 
 
 def test_a_frozen_position_stays_unprotected_even_while_settling():
-    view = at_level(85, frozen={POSITION.id: "frozen"}, unsettled={POSITION.id: "settling"})
+    frozen = a_pending(POSITION, frozen=True, overdue=True)
+    view = at_level(85, pending=(frozen, a_pending(POSITION, threshold=70.0)))
 
     assert decide_one(view, ADD)[0].verdict is Verdict.UNPROTECTED
 
 
 @pytest.mark.parametrize("rules", [CLOSE, ADD], ids=["close", "add"])
 def test_with_auto_execution_off_a_breach_is_alerted_and_nothing_done(rules):
-    rules = some_rules(action=rules.rung.action, auto_execution=False)
+    rules = replace(rules, auto_execution=False)
 
     decision, memory = decide_one(at_level(97), rules)
 

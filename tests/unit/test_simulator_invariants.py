@@ -123,6 +123,12 @@ class ExchangeMachine(RuleBasedStateMachine):
         command = self.exchange.set_stop_loss if stop else self.exchange.set_take_profit
         self.attempt(lambda: command(account, trade_id, price))
 
+    @rule(key=KEYS, number=NUMBERS, thousandths=st.integers(0, 200))
+    def let_the_stop_trail(self, key, number, thousandths):
+        account, trade_id = self.pick(key, number)
+        distance = Fraction(thousandths, 1_000)
+        self.attempt(lambda: self.exchange.set_trailing_stop(account, trade_id, distance))
+
     @rule(
         key=KEYS,
         side=st.sampled_from(Side),

@@ -327,6 +327,70 @@ def test_a_stop_loss_is_allowed_at_liquidation_and_not_beyond_it():
 
 
 @pytest.mark.parametrize(
+    ("side", "path", "stops"),
+    [
+        (Side.LONG, [102_000, 99_000, 101_000, 110_000], [96_900, 96_900, 96_900, 104_500]),
+        (Side.SHORT, [98_000, 101_000, 99_000, 90_000], [102_900, 102_900, 102_900, 94_500]),
+    ],
+)
+def test_a_trailing_stop_follows_the_best_price_and_never_moves_back(side, path, stops):
+    exchange, account, trade = open_trade(100_000, side=side)
+    exchange.set_trailing_stop(account, trade.id, Fraction("0.05"))
+
+    seen = []
+    for price in path:
+        exchange.set_price(Price(float(price)), NOW)
+        seen.append(exchange.running_trades(account)[0].stop_loss)
+
+    assert seen == stops
+
+
+def test_a_trailing_stop_ends_the_trade_at_the_price_that_it_has_come_to():
+    exchange, account, trade = open_trade(100_000)
+    set_to = exchange.set_trailing_stop(account, trade.id, Fraction("0.05"))
+    assert (set_to.stop_loss, set_to.trailing_distance) == (95_000, Fraction("0.05"))
+    exchange.set_price(Price(110_000.0), NOW)
+
+    exchange.set_price(Price(104_500.0), NOW)
+
+    (ended,) = exchange.closed_trades(account)
+    assert (ended.closing.ending, ended.closing.price) == (Ending.STOP_LOSS, 104_500)
+
+
+@pytest.mark.parametrize("price", [None, 96_000.0])
+def test_a_fixed_stop_loss_or_none_ends_the_trailing(price):
+    exchange, account, trade = open_trade(100_000)
+    exchange.set_trailing_stop(account, trade.id, Fraction("0.05"))
+    exchange.set_stop_loss(account, trade.id, price)
+
+    exchange.set_price(Price(110_000.0), NOW)
+
+    (trade,) = exchange.running_trades(account)
+    assert (trade.stop_loss, trade.trailing_distance) == (price, None)
+
+
+@pytest.mark.parametrize(("side", "stop"), [(Side.LONG, 99_999.0), (Side.SHORT, 100_001.0)])
+def test_a_trailing_stop_off_the_price_step_is_put_farther_away(side, stop):
+    exchange, account, trade = open_trade(100_000, side=side)
+
+    # 0.6 USD behind the market: nearer to 0.5 than to 1.
+    trailing = exchange.set_trailing_stop(account, trade.id, Fraction("0.000006"))
+
+    assert trailing.stop_loss == stop
+
+
+@pytest.mark.parametrize("side", Side)
+@pytest.mark.parametrize("distance", ["-0.05", "0", "1", "5", "1e305", "0.12"])
+def test_a_trailing_distance_that_is_no_share_or_beyond_liquidation_is_refused(side, distance):
+    exchange, account, trade = open_trade(100_000, side=side)
+
+    with pytest.raises(Rejected):
+        exchange.set_trailing_stop(account, trade.id, Fraction(distance))
+
+    assert exchange.running_trades(account) == (trade,)
+
+
+@pytest.mark.parametrize(
     ("side", "target", "price"),
     [(Side.LONG, 105_000.0, 120_000.0), (Side.SHORT, 95_000.0, 50_000.0)],
 )

@@ -82,6 +82,29 @@ def test_a_stop_loss_or_take_profit_of_zero_or_null_is_none(nothing):
     assert (position.stop_loss, position.take_profit) == (None, None)
 
 
+def test_a_stop_loss_that_trails_the_market_is_told_from_a_fixed_one():
+    (position,) = wire.running_trades(
+        bytes_of([trade(stoploss=95_000, stoplossTrailingDistance=0.05)])
+    )
+    assert (position.stop_loss, position.trailing_stop) == (95_000.0, True)
+
+
+@pytest.mark.parametrize("nothing", [0, 0.0, None, DELETED])
+def test_a_stop_loss_without_a_trailing_distance_is_fixed(nothing):
+    payload = trade(stoploss=95_000, stoplossTrailingDistance=nothing)
+    if nothing is DELETED:
+        del payload["stoplossTrailingDistance"]
+    (position,) = wire.running_trades(bytes_of([payload]))
+    assert (position.stop_loss, position.trailing_stop) == (95_000.0, False)
+
+
+@pytest.mark.parametrize("value", ["-0.05", "NaN", "1e999", '"0.05"', "true", "[]"])
+def test_an_impossible_trailing_distance_refuses_the_list(value):
+    """Failure 10: a guard that took it for a fixed stop-loss would overwrite it."""
+    with pytest.raises(Malformed, match="stoplossTrailingDistance"):
+        wire.running_trades(raw_trade("stoplossTrailingDistance", value))
+
+
 @pytest.mark.parametrize("nothing", [0, None])
 def test_a_short_without_a_liquidation_price_has_none(nothing):
     (position,) = wire.running_trades(bytes_of([trade(side="sell", liquidation=nothing)]))
@@ -247,6 +270,18 @@ def test_a_closed_trade_is_read():
     )
 
 
+def test_a_closed_trade_carries_the_tag_that_it_was_opened_with():
+    assert wire.closed_trade(bytes_of(closed_trade(clientId="mine"))).client_id == "mine"
+    page = wire.closed_page(bytes_of({"data": [closed_trade(clientId="mine")], "nextCursor": None}))
+    assert [t.client_id for t in page.items] == ["mine"]
+
+
+def test_a_closed_trade_without_a_tag_may_come_without_the_field():
+    payload = closed_trade()
+    del payload["clientId"]
+    assert wire.closed_trade(bytes_of(payload)).client_id is None
+
+
 def test_a_closed_trade_may_lack_exit_price_and_time():
     closed = wire.closed_trade(bytes_of(closed_trade(exitPrice=None, closedAt=None)))
     assert (closed.exit_price, closed.closed_at) == (None, None)
@@ -262,6 +297,7 @@ def test_a_closed_trade_may_lack_exit_price_and_time():
         {"closedAt": "yesterday"},
         {"closedAt": "2026-01-02T00:00:00"},
         {"closedAt": 1_700_000_000},
+        {"clientId": 7},
     ],
 )
 def test_an_impossible_closed_trade_is_refused(changes):

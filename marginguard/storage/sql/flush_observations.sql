@@ -14,11 +14,13 @@ gone AS (
 kept AS (
     INSERT INTO positions (
         account_id, position_id, guard_id, mode, side, quantity, margin, entry_price, leverage,
-        price, level, risk, trigger_price, liquidation_price, liquidation_distance, pl, seen_at
+        price, level, risk, trigger_price, liquidation_price, liquidation_distance, pl, stop_loss,
+        take_profit, backstop, original_margin, seen_at
     )
     SELECT
         account_id, position_id, guard_id, mode, side, quantity, margin, entry_price, leverage,
-        price, level, risk, trigger_price, liquidation_price, liquidation_distance, pl, seen_at
+        price, level, risk, trigger_price, liquidation_price, liquidation_distance, pl, stop_loss,
+        take_profit, backstop, original_margin, seen_at
     FROM seen
     ON CONFLICT (account_id, position_id) DO UPDATE SET
         guard_id = excluded.guard_id,
@@ -35,6 +37,10 @@ kept AS (
         liquidation_price = excluded.liquidation_price,
         liquidation_distance = excluded.liquidation_distance,
         pl = excluded.pl,
+        stop_loss = excluded.stop_loss,
+        take_profit = excluded.take_profit,
+        backstop = excluded.backstop,
+        original_margin = excluded.original_margin,
         seen_at = excluded.seen_at
     WHERE positions.seen_at <= excluded.seen_at
 ),

@@ -3,12 +3,14 @@
 INSERT INTO actions (
     id, execution_id, guard_id, account_id, position_id, episode_id, kind, amount, status,
     dry_run, reason, level, threshold, before, intended_at, after, sent_at, settled_at,
-    attempts, outcome, exchange_id, client_id, error, proof, frozen
+    attempts, outcome, exchange_id, client_id, error, proof, frozen, quantity, stop_loss,
+    reopening, successor
 )
 SELECT
     id, execution_id, guard_id, account_id, position_id, episode_id, kind, amount, status,
     dry_run, reason, level, threshold, before, intended_at, after, sent_at, settled_at,
-    attempts, outcome, exchange_id, client_id, error, proof, frozen
+    attempts, outcome, exchange_id, client_id, error, proof, frozen, quantity, stop_loss,
+    reopening, successor
 FROM jsonb_populate_recordset(NULL::actions, $1::text::jsonb)
 ON CONFLICT (id) DO UPDATE SET
     execution_id = excluded.execution_id,
@@ -34,6 +36,10 @@ ON CONFLICT (id) DO UPDATE SET
     client_id = excluded.client_id,
     error = excluded.error,
     proof = excluded.proof,
-    frozen = excluded.frozen
+    frozen = excluded.frozen,
+    quantity = excluded.quantity,
+    stop_loss = excluded.stop_loss,
+    reopening = excluded.reopening,
+    successor = excluded.successor
 WHERE actions.status IN ('intended', 'sent', 'unknown')
 OR excluded.status NOT IN ('intended', 'sent', 'unknown')

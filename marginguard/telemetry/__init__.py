@@ -1,0 +1,1 @@
+"""How the daemon does, told to machines: metrics, health checks, event loop lag, heartbeat."""

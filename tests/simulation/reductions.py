@@ -1,0 +1,61 @@
+"""What must hold of reductions: an isolated trade is closed, and its rest opened again."""
+
+from uuid import UUID
+
+from marginguard.domain.model import ActionKind
+from marginguard.domain.notice import NoticeKind
+from marginguard.simulator.trades import payout
+
+ACTS_AGAIN_AFTER = 5.0
+"""Points above the level at a reduction at which the rung acts again, where there is room."""
+
+
+class Reductions:
+    """Remembers at which level positions were reduced: a level does not show what it brought."""
+
+    def __init__(self):
+        self._levels = {}
+
+    def note(self, notice):
+        """Take note of what the owner is told."""
+        done = notice.kind is NoticeKind.ACTION_DONE
+        if done and notice.data.get("action") == ActionKind.REDUCE_POSITION.value:
+            self._levels[(notice.guard_id, notice.position_id)] = notice.data["level"]
+
+    def holds(self, key, level):
+        """Whether the breach is answered by a reduction, until the level is well above that."""
+        at = self._levels.get(key)
+        return at is not None and level < at + min(ACTS_AGAIN_AFTER, (100.0 - at) / 2)
+
+
+def at_the_wallets_cost(world, request):
+    """Return how a trade was opened that should not be, in words, or None.
+
+    It is paid by what closing the old one brought, and only by a close of our own.
+    """
+    record = request.record
+    account = world.account(request.account)
+    closed = next(
+        t for t in world.exchange.closed_trades(account) if str(t.id) == record.position_id
+    )
+    opened = next(
+        t for t in world.exchange.running_trades(account) if str(t.id) == request.exchange_id
+    )
+    ours = [r for r in world.ledger.of(record.id) if r.wish.call == "close" and r.applied_s]
+    if not ours:
+        return f"though it was not closed by the guard but ended by {closed.closing.ending.value}"
+    if opened.cost > payout(closed):
+        return f"for {opened.cost} sats, and the close brought {payout(closed)}"
+    return None
+
+
+def misreported(world, record, applied):
+    """Return how a reduction of an isolated trade that is done was not, in words, or None."""
+    opened = [r for r in applied if r.wish.call == "open_trade"]
+    if record.successor is None:
+        return f"but {opened[0].exchange_id} was opened" if opened else None
+    if [r.exchange_id for r in opened] != [record.successor]:
+        return f"as {record.successor}, but these were opened: {[r.exchange_id for r in opened]}"
+    account = world.account(record.account_id)
+    known = {trade.id for trade in world.exchange.all_trades if trade.account == account.key}
+    return None if UUID(record.successor) in known else "but its successor does not exist"

@@ -1,0 +1,138 @@
+"""The whole engine against everything that fails, on a virtual clock."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from marginguard.domain.budget import Allowance
+from marginguard.domain.model import ActionKind
+from marginguard.domain.outcome import Outcome, OutcomeKind
+from marginguard.engine import executor
+from marginguard.engine.book import Book
+from marginguard.engine.executor import Executor
+from marginguard.engine.guard import GuardRunner
+from marginguard.engine.health import Health
+from tests.simulation.scenario import scenario
+from tests.simulation.small import FATES_TO_CRASH_IN, one_breach
+from tests.simulation.venue import SimulatedAccount
+from tests.simulation.world import play
+
+SEEDS = 200
+PARTS = 8
+SEEDS_OF_A_BROKEN_ENGINE = 80
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_invariant_holds_whatever_happens(part):
+    failed = {}
+    for seed in range(part, SEEDS, PARTS):
+        result = play(scenario(seed))
+        if result.violations:
+            failed[seed] = result.violations[0]
+    assert not failed, "replay with: python -m tests.simulation --replay SEED"
+
+
+@pytest.mark.parametrize("kind", [ActionKind.CLOSE_POSITION, ActionKind.ADD_MARGIN])
+@pytest.mark.parametrize("fate", FATES_TO_CRASH_IN)
+def test_an_action_survives_a_crash_at_every_step(kind, fate):
+    """Failure 24: what a crash cut short is settled, done once, and on the record."""
+    whole = play(one_breach(kind, fate), verbose=True)
+    assert whole.violations == []
+    assert whole.counts[f"{kind.value} done"] >= 1
+    first = next(n for n, line in enumerate(_steps(whole), 1) if " ask " in line)
+    failed = {}
+    for step in range(max(1, first - 8), first + 30):
+        result = play(one_breach(kind, fate, crash_in=step))
+        assert result.counts["crashes"] == 1
+        if result.violations:
+            failed[step] = result.violations[0]
+    assert not failed
+
+
+def test_a_seed_is_the_same_again_in_another_process():
+    """A replay shows what happened, whatever the hash seed of the interpreter."""
+    here = play(scenario(7), verbose=True)
+    assert len(here.lines) > 500
+    there = subprocess.run(
+        [sys.executable, "-m", "tests.simulation", "--replay", "7"],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONHASHSEED": "1234"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert there.stdout.splitlines()[: len(here.lines)] == here.lines
+
+
+def test_sending_again_before_a_request_has_expired_is_caught(monkeypatch):
+    monkeypatch.setattr(executor, "REQUEST_LIFE_S", 0.0)
+    assert _caught("may still be carried out", "but the exchange carried it out")
+
+
+def test_an_intent_that_is_not_durable_is_caught(monkeypatch):
+    write = Book.write
+
+    async def write_the_end_alone(book, record, *, patience_s=0.0):
+        return not record.status.settled or await write(book, record, patience_s=patience_s)
+
+    monkeypatch.setattr(Book, "write", write_the_end_alone)
+    assert _caught("sent without a durable intent")
+
+
+def test_a_lost_answer_taken_for_a_failure_to_send_is_caught(monkeypatch):
+    change = SimulatedAccount._change
+
+    async def take_it_lightly(account, wish):
+        outcome = await change(account, wish)
+        if outcome.kind is OutcomeKind.AMBIGUOUS:
+            return Outcome(kind=OutcomeKind.NOT_SENT, detail=outcome.detail)
+        return outcome
+
+    monkeypatch.setattr(SimulatedAccount, "_change", take_it_lightly)
+    assert _caught("carried out 2 times", "may still be carried out")
+
+
+def test_an_action_that_is_never_settled_is_caught(monkeypatch):
+    async def leave_it(_executor, record, *_seen):
+        return record
+
+    monkeypatch.setattr(Executor, "settle", leave_it)
+    assert _caught("which is no end")
+
+
+def test_spending_beyond_the_budget_is_caught(monkeypatch):
+    monkeypatch.setattr(
+        "marginguard.domain.policy.allowance",
+        lambda *_budget: Allowance(amount=10**15, limit="none"),
+    )
+    assert _caught("overspent")
+
+
+def test_a_breach_that_nobody_hears_of_is_caught(monkeypatch):
+    monkeypatch.setattr(GuardRunner, "_remind", lambda *_decisions: False)
+    assert _caught("nobody has heard of it")
+
+
+def test_a_blind_guard_that_does_not_say_so_is_caught(monkeypatch):
+    async def say_nothing(_health, _error):
+        return None
+
+    monkeypatch.setattr(Health, "blind", say_nothing)
+    assert _caught("does not say so")
+
+
+def _caught(*words):
+    """Return whether some seed shows what is broken, in these words."""
+    for seed in range(SEEDS_OF_A_BROKEN_ENGINE):
+        violations = play(scenario(seed)).violations
+        if any(word in violation for word in words for violation in violations):
+            return True
+    return False
+
+
+def _steps(result):
+    return [line for line in result.lines if "] step " in line]
