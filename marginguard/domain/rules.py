@@ -1,13 +1,13 @@
 """A guard's rules, as far as decisions go: thresholds, actions, fallbacks and bounds."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
 
 from marginguard.domain.budget import Budget
 from marginguard.domain.model import ActionKind
-from marginguard.domain.units import GuardId, Percent, PositionId, Sats
+from marginguard.domain.units import CROSS, GuardId, Percent, PositionId, Sats
 
 
 class ProtectionMode(StrEnum):
@@ -100,8 +100,12 @@ class Rules:
     min_improvement: Percent = Percent(10.0)
 
     def ladder_of(self, origin: PositionId) -> Ladder:
-        """Return the rungs over the position that had this id first."""
-        return self.individual.get(origin, self.ladder)
+        """Return the rungs over the position that had this id first.
+
+        The exchange keeps no stop-loss for the cross position, so that it has no backstop.
+        """
+        ladder = self.individual.get(origin, self.ladder)
+        return replace(ladder, backstop=None) if origin == CROSS else ladder
 
     def selects(self, origin: PositionId) -> bool:
         """Return whether the guard looks after the position that had this id first."""

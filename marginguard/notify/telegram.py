@@ -30,9 +30,9 @@ LONGEST_TEXT: Final = 4096
 """What Telegram takes in one message (Bot API, sendMessage)."""
 
 _CHECK_CHAT: Final = (
-    "open the chat with your bot in Telegram and press Start (or add the bot to the group), then"
-    " set the user's telegram_chat_id to the number that the bot @userinfobot shows (a group's"
-    " begins with -)"
+    "open the chat with your bot in Telegram and press Start (or add the bot to the group and write"
+    " something there), then set the user's telegram_chat_id to the chat's id, which"
+    " https://api.telegram.org/bot<token>/getUpdates shows (a group's begins with -)"
 )
 
 

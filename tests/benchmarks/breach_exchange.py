@@ -16,8 +16,8 @@ import uvloop
 from marginguard.domain.model import Side
 from marginguard.simulator.accounts import Credentials
 from marginguard.simulator.exchange import Exchange, seeded_ids
-from marginguard.simulator.trades import Order
 from marginguard.simulator.server import serve
+from marginguard.simulator.trades import Order
 
 CALM = 100_000.0
 BREACH = 97_000.0

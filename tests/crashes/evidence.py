@@ -46,6 +46,7 @@ class Row:
     amount: int
     status: str
     intended_at: datetime
+    level: float = 0.0
     dry_run: bool = False
     frozen: bool = False
     client_id: str | None = None
@@ -66,6 +67,7 @@ class Row:
             amount=record["amount"],
             status=record["status"],
             intended_at=record["intended_at"],
+            level=record["level"],
             dry_run=record["dry_run"],
             frozen=record["frozen"],
             client_id=record["client_id"],

@@ -11,6 +11,7 @@ from marginguard.domain.units import CROSS
 from tests.crashes.matching import REPEATABLE, Step, steps_of
 
 _HOUR = timedelta(hours=1)
+_RISEN_BY = 5.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,6 +107,10 @@ def within_budget(assignment, bounds):
     return wrong
 
 
+def _is_reduction(row):
+    return row.kind == "reduce_position" and row.status == "done"
+
+
 def none_liquidated(holdings):
     """No position was lost: the price of a run never goes as far as where one was opened to."""
     return [f"{holding} was liquidated" for holding in holdings if holding.liquidated]
@@ -116,8 +121,10 @@ def unhandled(holdings, rows, told, *, threshold, patient):
 
     `told` holds the account and position of every notice of UNPROTECTED since the last start. A
     action whose outcome cannot be told yet may hold its position back; `patient` does not take
-    that for an answer, nor any action that is not settled or frozen.
+    that for an answer, nor any action that is not settled or frozen. A position that was reduced
+    is handled until its level has risen further: the cut moves its liquidation, not its level.
     """
+    reduced = {(r.account, r.position): r.level for r in rows if _is_reduction(r)}
     waiting = {(row.account, row.position) for row in rows if row.waits}
     frozen = {(row.account, row.position) for row in rows if row.frozen}
     excused = told | frozen if patient else told | frozen | waiting
@@ -127,6 +134,7 @@ def unhandled(holdings, rows, told, *, threshold, patient):
         if holding.running
         and holding.level >= threshold
         and (holding.account, holding.position) not in excused
+        and holding.level >= reduced.get((holding.account, holding.position), 0) + _RISEN_BY
     ]
     if patient:
         wrong += [f"{r} is still {r.status}" for r in rows if not r.settled and not r.frozen]

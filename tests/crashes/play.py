@@ -19,8 +19,8 @@ from tests.daemons import DaemonProcess, until_true, write_config
 
 HURRIED_S = 30.0
 PATIENT_S = 90.0
-"""How long everything may take to be handled after the last start; an outcome that cannot be told
-is frozen, or its action over, 35 s after that start."""
+"""How long everything may take to be handled at a price, after the last start; what became of an
+action is known, or known to be unknowable, 35 s after that start."""
 
 _LONGEST_WAIT_S = 4.0
 _LOOK_EVERY_S = 0.05
@@ -140,9 +140,9 @@ class _Run:
         """Give the last daemon time to handle what it finds, without faults."""
         self._owner.told.clear()
         await daemon.until("daemon.ready")
-        deadline = time.monotonic() + (PATIENT_S if self._patient else HURRIED_S)
         for price in self._plan.ends:
             self._scene.move(price)
+            deadline = time.monotonic() + (PATIENT_S if self._patient else HURRIED_S)
             # The exchange and the database give no event for this.
             while (wrong := await self._unhandled()) and time.monotonic() < deadline:  # noqa: ASYNC110
                 await asyncio.sleep(_LOOK_EVERY_S)

@@ -1,6 +1,7 @@
 """The systemd unit as systemd itself judges it, and what it must say for the guarding's sake."""
 
 import configparser
+import os
 import re
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ PROGRAM = "/opt/marginguard/bin/marginguard"
 MOST_EXPOSURE = 1.5
 
 needs_systemd = pytest.mark.skipif(
-    shutil.which("systemd-analyze") is None,
+    shutil.which("systemd-analyze") is None and "CI" not in os.environ,  # CI may not skip it
     reason="systemd-analyze is not installed (apt-get install systemd)",
 )
 

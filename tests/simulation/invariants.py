@@ -126,7 +126,8 @@ class Invariants:
             world.violate(f"carried out {len(same)} times: {request.wish} of action {record.id}")
         if request.wish.call == "open_trade":
             self._origins[request.exchange_id] = self.origin_of(record.position_id)
-            why = at_the_wallets_cost(world, request)
+            rules = self._plan(record.guard_id).guard.rules
+            why = at_the_wallets_cost(world, request, rules.reopen_slippage)
             if why is not None:
                 world.violate(f"reopened {record.position_id} {why}")
         if request.spends:
@@ -287,4 +288,10 @@ class Invariants:
                 world.agenda.now_s,
                 "user tops up",
             )
-        return False
+        # A stop-loss is told by its value, whichever request has set it.
+        return any(
+            request.wish.call == "set_stop_loss"
+            and (request.wish.position_id, request.wish.price)
+            == (record.position_id, record.stop_loss)
+            for request in world.ledger.applied()
+        )

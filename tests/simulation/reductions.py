@@ -28,10 +28,11 @@ class Reductions:
         return at is not None and level < at + min(ACTS_AGAIN_AFTER, (100.0 - at) / 2)
 
 
-def at_the_wallets_cost(world, request):
+def at_the_wallets_cost(world, request, slippage):
     """Return how a trade was opened that should not be, in words, or None.
 
-    It is paid by what closing the old one brought, and only by a close of our own.
+    It is paid by what closing the old one brought, and only by a close of our own. `slippage` is
+    what the guard provides for, in percent.
     """
     record = request.record
     account = world.account(request.account)
@@ -44,7 +45,10 @@ def at_the_wallets_cost(world, request):
     ours = [r for r in world.ledger.of(record.id) if r.wish.call == "close" and r.applied_s]
     if not ours:
         return f"though it was not closed by the guard but ended by {closed.closing.ending.value}"
-    if opened.cost > payout(closed):
+    # A market order fills where the market is: what it slips on its way nobody can promise.
+    planned = record.reopening.closed_price
+    slipped = abs(opened.entry_price - planned) / planned * 100
+    if opened.cost > payout(closed) and slipped <= slippage:
         return f"for {opened.cost} sats, and the close brought {payout(closed)}"
     return None
 

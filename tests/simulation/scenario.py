@@ -18,7 +18,7 @@ from marginguard.simulator.trades import Order
 from tests.simulation.faults import FATES, Weather
 from tests.unit.strategies import AMPLE, a_rung, some_rules
 
-QUIET_S = 240.0
+QUIET_S = 160.0
 """How long, after everything that goes wrong has ended, the daemon has to put things right."""
 
 KINDS = (
@@ -309,7 +309,7 @@ def _weather(draw: random.Random) -> Weather:
 
 
 _SPELLS = {
-    "blackout": (5.0, 150.0),
+    "blackout": (5.0, 250.0),
     "key refused": (5.0, 60.0),
     "database slow": (10.0, 300.0),
     "disk full": (5.0, 120.0),

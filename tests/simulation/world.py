@@ -31,6 +31,7 @@ from tests.simulation.venue import positions_of
 BEGIN_S = 1000.0
 TICK_S = 5.0
 STOPPING_S = 120.0
+CALM = "from here on nothing goes wrong"
 
 
 @dataclass(kw_only=True)
@@ -296,7 +297,7 @@ class World:
         self.agenda.after(TICK_S, self._tick)
 
     def _calm_down(self) -> None:
-        self.log("from here on nothing goes wrong")
+        self.log(CALM)
         self.faults.on = False
         if self.process is not None:
             self.process.crash_no_more()

@@ -296,6 +296,14 @@ def test_what_must_not_be_repeated_yet_excuses_only_for_the_hurried():
     assert left_alone([], rows, patient=True) == ["add_margin a on main/p is still unknown"]
 
 
+def test_a_reduced_position_is_handled_until_its_level_has_risen():
+    cut = a_row("a", 0, kind="reduce_position", position="cross", level=70.0)
+    assert left_alone([a_holding(position="cross", level=74.9)], [cut], patient=True) == []
+    assert left_alone([a_holding(position="cross", level=75.0)], [cut], patient=True) != []
+    undone = replace(cut, status="rejected")
+    assert left_alone([a_holding(position="cross", level=74.9)], [undone]) != []
+
+
 def test_a_frozen_action_excuses():
     rows = [a_row("a", 0, status="unknown", frozen=True)]
     assert left_alone([a_holding()], rows, patient=True) == []
