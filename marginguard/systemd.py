@@ -14,7 +14,7 @@ import structlog
 
 from marginguard.ports import Clock
 
-_SEND_TIMEOUT_S: Final = 1.0
+_SEND_TIMEOUT_S: Final = 0.2
 _PINGS_PER_INTERVAL: Final = 3
 
 

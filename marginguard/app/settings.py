@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from marginguard.config import AccountSettings, Config, rules_of
+from marginguard.config import AccountSettings, Config, GuardSettings, rules_of
 from marginguard.domain.model import MarginMode
 from marginguard.domain.units import CROSS, AccountId, Percent
 from marginguard.engine.engine import Disarmed
@@ -10,9 +10,6 @@ from marginguard.engine.settings import EngineSettings, Guard
 from marginguard.lnmarkets.signing import Credentials
 from marginguard.lnmarkets.validation import Needs
 from marginguard.lnmarkets.venue import VenueSettings
-
-OWNER = "owner"
-"""The user who owns everything while the configuration names no users."""
 
 _PRICE_SHARED_S = 1.0
 
@@ -44,17 +41,24 @@ def venue_settings(config: Config, account: AccountSettings) -> VenueSettings:
 def guards_to_run(config: Config, *, dry_run: bool) -> list[Guard]:
     """Return the guards that are enabled; with `dry_run` none of them sends anything."""
     return [
-        Guard(
-            id=guard.id,
-            account_id=guard.account,
-            user_id=OWNER,
-            rules=rules_of(guard, config.actions),
-            dry_run=guard.dry_run or dry_run,
-            real_time_monitoring=guard.real_time_monitoring,
-        )
+        _guard(guard, config, dry_run=guard.dry_run or dry_run)
         for guard in config.guards
         if guard.enabled
     ]
+
+
+def _guard(guard: GuardSettings, config: Config, *, dry_run: bool) -> Guard:
+    plan = config.plan_of(guard.account)
+    return Guard(
+        id=guard.id,
+        account_id=guard.account,
+        user_id=config.owners[guard.account].id,
+        rules=rules_of(guard, config.actions, plan),
+        dry_run=dry_run,
+        real_time_monitoring=guard.real_time_monitoring,
+        plan=plan.name,
+        priority=plan.priority,
+    )
 
 
 def disarmed_guards(config: Config) -> list[Disarmed]:
@@ -72,8 +76,7 @@ def disarmed_guards(config: Config) -> list[Disarmed]:
         Disarmed(
             guard_id=guard.id,
             account_id=guard.account or AccountId(""),
-            reason="its configuration is refused (INVALID_CONFIG_SCHEMA): "
-            + "; ".join(guard.problems),
+            reason=f"its configuration is refused ({guard.code}): " + "; ".join(guard.problems),
         )
         for guard in config.refused_guards
     ]

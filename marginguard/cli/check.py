@@ -4,8 +4,6 @@ import asyncio
 import json
 import logging
 import os
-import shutil
-import textwrap
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -14,27 +12,30 @@ import click
 
 from marginguard import logs
 from marginguard.app.venues import validate_online
-from marginguard.cli import guard_words
-from marginguard.cli.common import ExitCode, config_option, json_option
+from marginguard.cli import corrections, guard_words
+from marginguard.cli.common import ExitCode, config_option, json_option, paragraph
+from marginguard.cli.corrections import Fix
 from marginguard.cli.findings import Finding, refusal, refused, warning, warnings
 from marginguard.config import Config, load_config
 from marginguard.domain.errors import ConfigError
 from marginguard.lnmarkets.validation import AccountValidation, Verdict
 
-_WIDEST = 100
-
 
 @click.command()
 @config_option
 @click.option("--online", is_flag=True, help="Ask the exchange about the accounts too.")
+@click.option("--fix", is_flag=True, help="Print refused guards brought within their plan.")
 @json_option
 @click.pass_context
-def check(ctx: click.Context, config_path: Path, *, online: bool, as_json: bool) -> None:
+def check(ctx: click.Context, config_path: Path, *, online: bool, fix: bool, as_json: bool) -> None:
     """Say what is wrong with a configuration, and where.
 
     Reads the file and the secrets that it refers to; needs no database, and no network but with
-    --online. Exits with 0 when it can be run as it is, with 2 when anything in it is refused, and
-    with 1 when the exchange speaks against an account.
+    --online. With --fix it prints what a guard that its user's plan does not allow could be
+    instead, and writes nothing.
+
+    Exits with 0 when it can be run as it is, with 2 when anything in it is refused, and with 1
+    when the exchange speaks against an account.
     """
     config: Config | None = None
     try:
@@ -48,13 +49,19 @@ def check(ctx: click.Context, config_path: Path, *, online: bool, as_json: bool)
         logs.configure(environ=os.environ, secrets=config.secret_values(), level=logging.CRITICAL)
         accounts = asyncio.run(validate_online(config)).accounts
         findings += [finding for account in accounts for finding in _of_account(account)]
+    fixes = corrections.of(config) if fix and config is not None else []
     if as_json:
         report = _report(config_path, config, findings, valid=not faulty)
-        click.echo(json.dumps({**report, "accounts": [_account(a) for a in accounts]}))
+        report["accounts"] = [_account(account) for account in accounts]
+        if fix:
+            report["fixes"] = [one.as_json() for one in fixes]
+        click.echo(json.dumps(report))
     else:
         _print(config, findings, faulty=faulty)
         for account in accounts:
             click.echo(f"  {_account_in_words(account)}")
+        if fix and config is not None:
+            _print_fixes(fixes)
     spoken_against = any(finding.severity == "problem" for finding in findings)
     code = ExitCode.PROBLEM if spoken_against else ExitCode.FINE
     ctx.exit(ExitCode.CONFIG if faulty else code)
@@ -97,15 +104,20 @@ def _report(
 ) -> dict[str, object]:
     guards: list[dict[str, object]] = []
     refused_guards: list[str] = []
+    beyond_plan: list[dict[str, object]] = []
     if config is not None:
         guards = [guard_words.as_json(guard, config) for guard in config.guards]
         refused_guards = [guard.id for guard in config.refused_guards]
+        beyond_plan = [
+            corrections.beyond_plan(guard) for guard in config.refused_guards if guard.beyond_plan
+        ]
     return {
         "config": str(path),
         "valid": valid,
         "findings": [asdict(finding) for finding in findings],
         "guards": guards,
         "refused_guards": refused_guards,
+        "beyond_plan": beyond_plan,
     }
 
 
@@ -118,21 +130,19 @@ def _print(config: Config | None, findings: list[Finding], *, faulty: bool) -> N
         return
     if not faulty:
         click.echo(f"{config.path} can be run.")
-    width = min(shutil.get_terminal_size().columns, _WIDEST)
     for guard in config.guards:
         for start, text in guard_words.in_words(guard, config):
-            click.echo(_paragraph(start, text, width))
+            click.echo(paragraph(start, text))
     for refused_guard in config.refused_guards:
-        click.echo(f"  {refused_guard.id}: REFUSED, it guards nothing")
+        advice = "; --fix shows it within its plan" if refused_guard.beyond_plan else ""
+        click.echo(f"  {refused_guard.id}: REFUSED, it guards nothing{advice}")
 
 
-def _paragraph(start: str, text: str, width: int) -> str:
-    hanging = len(start) if start.strip() else len(start) + 2
-    return textwrap.fill(
-        text,
-        width=width,
-        initial_indent=start,
-        subsequent_indent=" " * hanging,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+def _print_fixes(fixes: list[Fix]) -> None:
+    if not fixes:
+        click.echo("No guard is refused for its plan: there is nothing to fix.")
+    for one in fixes:
+        click.echo()
+        for start, text in one.in_words():
+            click.echo(paragraph(start, text, every="# "))
+        click.echo(one.toml, nl=False)

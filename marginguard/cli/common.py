@@ -1,6 +1,8 @@
 """What every command shares: the option that names the configuration, and how errors end."""
 
+import shutil
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ import click
 from marginguard.domain.errors import ConfigError, MarginguardError
 
 DEFAULT_CONFIG = Path("/etc/marginguard/config.toml")
+_WIDEST = 100
 
 
 class ExitCode(IntEnum):
@@ -83,3 +86,19 @@ def _members(error: Exception) -> Iterator[Exception]:
             yield from _members(member)
     else:
         yield error
+
+
+def paragraph(start: str, text: str, every: str = "") -> str:
+    """Return `text` after `start`, broken to the terminal's width.
+
+    Later lines begin with `every`, and are indented as deep as `start` is long.
+    """
+    hanging = len(start) if start.strip() else len(start) + 2
+    return textwrap.fill(
+        text,
+        width=min(shutil.get_terminal_size().columns, _WIDEST),
+        initial_indent=start,
+        subsequent_indent=every.ljust(hanging),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from marginguard.config import Config, GuardSettings
+from marginguard.config.clashes import share_positions
 from marginguard.config.ladders import ladders_of
 from marginguard.config.problems import key_text
+from marginguard.domain.plans import PlanProblem
 from marginguard.domain.rules import ProtectionMode
 from marginguard.domain.units import CROSS
 
@@ -41,8 +43,21 @@ def warning(issue: str, solution: str, action: str) -> Finding:
 def refused(config: Config) -> Iterator[Finding]:
     """Yield the faults of the guards that are refused."""
     for guard in config.refused_guards:
+        beyond = {one.line: one.problem for one in guard.beyond_plan}
         for line in guard.problems:
-            yield refusal(line, config.path, "fix_guard_config")
+            if line in beyond:
+                yield _beyond_plan(line, beyond[line])
+            else:
+                yield refusal(line, config.path, "fix_guard_config")
+
+
+def _beyond_plan(line: str, problem: PlanProblem) -> Finding:
+    solution = "run `marginguard check --fix`, which prints the guard brought within its plan"
+    action = "fix_for_plan"
+    if problem.upgrade is not None:
+        solution = f'move its user to plan "{problem.upgrade}", or {solution}'
+        action = "upgrade_plan"
+    return Finding(severity="error", issue=line, solution=solution, action=action)
 
 
 def warnings(config: Config) -> Iterator[Finding]:
@@ -62,7 +77,7 @@ def warnings(config: Config) -> Iterator[Finding]:
                 "add_guard",
             )
     for guard in config.guards:
-        yield from _of_guard(guard)
+        yield from _of_guard(guard, config)
     yield from _overlaps(config)
     if config.notifications.webhook.url is None:
         yield warning(
@@ -72,7 +87,7 @@ def warnings(config: Config) -> Iterator[Finding]:
         )
 
 
-def _of_guard(guard: GuardSettings) -> Iterator[Finding]:
+def _of_guard(guard: GuardSettings, config: Config) -> Iterator[Finding]:
     name = f'guard "{guard.id}"'
     if not guard.enabled:
         yield warning(f"{name}: is switched off", "set enabled = true", "enable_guard")
@@ -83,6 +98,15 @@ def _of_guard(guard: GuardSettings) -> Iterator[Finding]:
     if guard.dry_run:
         yield warning(
             f"{name}: is a dry run and sends nothing", "set dry_run = false", "disable_dry_run"
+        )
+    plan = config.plan_of(guard.account)
+    if guard.selected_positions is None and plan.max_positions is not None:
+        yield warning(
+            f'{name}: on plan "{plan.name}" it covers {plan.max_positions} positions at a time,'
+            " the riskiest; any more are NOT guarded",
+            "name the positions that matter in selected_positions, or move its user to a larger"
+            " plan",
+            "upgrade_plan",
         )
     yield from _late_thresholds(guard, name)
     if guard.protection_mode is ProtectionMode.TOTAL:
@@ -131,20 +155,14 @@ def _backstops(guard: GuardSettings, name: str) -> Iterator[Finding]:
 
 
 def _overlaps(config: Config) -> Iterator[Finding]:
-    """Two guards over one position each act on its breach, with no regard for the other."""
+    """Two guards over one position each answer its breach, with no regard for the other."""
     guards = [guard for guard in config.guards if guard.enabled]
     for index, first in enumerate(guards):
         for second in guards[index + 1 :]:
-            if first.account == second.account and _share_positions(first, second):
+            if share_positions(first, second):
                 yield warning(
                     f'guards "{first.id}" and "{second.id}" cover the same positions:'
-                    " each acts on its own",
+                    " each goes by its own rungs",
                     "give them different selected_positions, or remove one",
                     "separate_guards",
                 )
-
-
-def _share_positions(first: GuardSettings, second: GuardSettings) -> bool:
-    if first.selected_positions is None or second.selected_positions is None:
-        return True
-    return not first.selected_positions.isdisjoint(second.selected_positions)

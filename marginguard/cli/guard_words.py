@@ -6,6 +6,7 @@ from marginguard.config import Config, GuardSettings, rules_of
 from marginguard.config.fields import duration_text
 from marginguard.domain.budget import Budget
 from marginguard.domain.model import ActionKind
+from marginguard.domain.plans import PlanLimits
 from marginguard.domain.rules import Ladder, ProtectionMode, Rules, Rung, Step
 from marginguard.domain.units import CROSS, Sats
 
@@ -25,7 +26,7 @@ def in_words(guard: GuardSettings, config: Config) -> Iterator[tuple[str, str]]:
     if not guard.enabled:
         yield "  ", f"{guard.id}: off"
         return
-    rules = rules_of(guard, config.actions)
+    rules = rules_of(guard, config.actions, config.plan_of(guard.account))
     yield "  ", _head(guard, config)
     acts = guard.auto_execution and not guard.dry_run
     crosses = rules.selected is None or CROSS in rules.selected
@@ -46,7 +47,9 @@ def _head(guard: GuardSettings, config: Config) -> str:
     elif guard.dry_run:
         manner = " a dry run, sends nothing:"
     selected = guard.selected_positions
-    which = "every position" if selected is None else ", ".join(sorted(selected))
+    which = (
+        _every(config.plan_of(guard.account)) if selected is None else ", ".join(sorted(selected))
+    )
     looks = f"every {duration_text(config.daemon.interval)}"
     if guard.real_time_monitoring:
         looks += " and at every price of the stream"
@@ -54,6 +57,12 @@ def _head(guard: GuardSettings, config: Config) -> str:
         f"{guard.id}:{manner} {which} on account {guard.account} ({networks[guard.account]}),"
         f" {_HELD_AGAINST[guard.protection_mode]}; looks {looks}"
     )
+
+
+def _every(plan: PlanLimits) -> str:
+    if plan.max_positions is None:
+        return "every position"
+    return f"the riskiest {plan.max_positions} positions (plan {plan.name})"
 
 
 def _ladder_in_words(
@@ -120,16 +129,19 @@ def as_json(guard: GuardSettings, config: Config) -> dict[str, object]:
 
     A bound of the budget that is null has the default that `in_words` spells out.
     """
-    rules = rules_of(guard, config.actions)
+    rules = rules_of(guard, config.actions, config.plan_of(guard.account))
     return {
         "id": guard.id,
         "account": guard.account,
+        "user": config.owners[guard.account].id,
+        "plan": config.owners[guard.account].plan,
         "enabled": guard.enabled,
         "auto_execution": guard.auto_execution,
         "dry_run": guard.dry_run,
         "real_time_monitoring": guard.real_time_monitoring,
         "protection_mode": guard.protection_mode.value,
         "selected_positions": "all" if rules.selected is None else sorted(rules.selected),
+        "max_positions": rules.max_positions,
         "cooldown_s": rules.cooldown.total_seconds(),
         "hysteresis": rules.hysteresis,
         **_ladder_as_json(rules.ladder),

@@ -2,7 +2,7 @@
 
 from marginguard.config.guards import BudgetSettings, GuardSettings
 from marginguard.config.ladders import rules_of
-from marginguard.config.load import Config, RefusedGuard, load_config
+from marginguard.config.load import Config, load_config
 from marginguard.config.models import (
     AccountSettings,
     ActionsSettings,
@@ -12,8 +12,11 @@ from marginguard.config.models import (
     NotificationsSettings,
     WebhookSettings,
 )
+from marginguard.config.sorting import RefusedGuard
+from marginguard.config.users import OWNER, PlanSettings, UserSettings
 
 __all__ = [
+    "OWNER",
     "AccountSettings",
     "ActionsSettings",
     "BudgetSettings",
@@ -23,7 +26,9 @@ __all__ = [
     "ExchangeSettings",
     "GuardSettings",
     "NotificationsSettings",
+    "PlanSettings",
     "RefusedGuard",
+    "UserSettings",
     "WebhookSettings",
     "load_config",
     "rules_of",

@@ -1,5 +1,6 @@
 """Settings of the whole file that are each allowed but contradict one another."""
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from urllib.parse import urlsplit
@@ -7,6 +8,8 @@ from urllib.parse import urlsplit
 from marginguard.config.fields import duration_text, is_loopback
 from marginguard.config.models import AccountSettings, File
 from marginguard.config.problems import Fault, Loc
+from marginguard.config.table import NAME_PATTERN, NAMED
+from marginguard.config.users import OWNER, plans_of
 
 _ALWAYS_ALLOWED_TIMEOUT = timedelta(seconds=30)
 
@@ -21,6 +24,7 @@ def file_faults(file: File) -> Iterator[Fault]:
             rule="must be 1 unless every account's rest_url is on this machine: a real exchange"
             " would refuse calls over its limits",
         )
+    yield from _users(file)
     seen: set[str] = set()
     keys: set[tuple[str, str]] = set()
     for index, account in enumerate(file.accounts):
@@ -33,6 +37,27 @@ def file_faults(file: File) -> Iterator[Fault]:
         if account.id in seen:
             yield _fault("accounts", index, "id", rule="is used twice: each account needs its own")
         seen.add(account.id)
+
+
+def _users(file: File) -> Iterator[Fault]:
+    for name in file.plans:
+        if not re.match(NAME_PATTERN, name):
+            yield Fault(loc=("plans", name), rule=f"must be {NAMED}")
+    plans = plans_of(file.plans)
+    ids = [user.id for user in file.users]
+    for index, user in enumerate(file.users):
+        if user.plan not in plans:
+            yield _fault("users", index, "plan", rule=f"must be one of {', '.join(plans)}")
+        if user.id in ids[:index]:
+            yield _fault("users", index, "id", rule="is used twice: each user needs its own")
+    known = ", ".join(ids or [OWNER])
+    for index, account in enumerate(file.accounts):
+        if account.user and account.user not in (ids or [OWNER]):
+            rule = f"must be the id of one of the users ({known})"
+            yield _fault("accounts", index, "user", rule=rule)
+        elif not account.user and len(ids) > 1:
+            rule = f"is missing: with several users it must be the id of one of them ({known})"
+            yield Fault(loc=("accounts", index, "user"), rule=rule)
 
 
 def _on_this_machine(account: AccountSettings) -> bool:

@@ -125,7 +125,8 @@ def _distance(rung: RungTables) -> Iterator[Fault]:
         )
 
 
-def _unused_sizes(rungs: Sequence[RungTables]) -> Iterator[Fault]:
+def unused_sizes(rungs: Sequence[RungTables]) -> Iterator[tuple[Loc, ActionKind]]:
+    """Yield the way to every size that no action uses, with the action that would."""
     used: dict[Loc, set[ActionKind]] = defaultdict(set)
     for rung in rungs:
         for way, _ in rung.tables:
@@ -133,12 +134,16 @@ def _unused_sizes(rungs: Sequence[RungTables]) -> Iterator[Fault]:
     for way, table in _tables(rungs).items():
         for key, kind in _SIZES.items():
             if key in table and kind not in used[way]:
-                yield _fault(
-                    *way,
-                    key,
-                    rule=f"has no effect, since no action here is {kind}: remove it, or name"
-                    f" {kind} as action or fallback",
-                )
+                yield (*way, key), kind
+
+
+def _unused_sizes(rungs: Sequence[RungTables]) -> Iterator[Fault]:
+    for way, kind in unused_sizes(rungs):
+        yield _fault(
+            *way,
+            rule=f"has no effect, since no action here is {kind}: remove it, or name"
+            f" {kind} as action or fallback",
+        )
 
 
 def _amounts(rungs: Sequence[RungTables]) -> Iterator[Fault]:

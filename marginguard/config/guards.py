@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from marginguard.config.fields import DURATION, Amount, Duration, Number, Whole
-from marginguard.config.models import NAME, NAMED, Table
+from marginguard.config.table import NAME, NAMED, Table
 from marginguard.domain.model import ActionKind
 from marginguard.domain.rules import ProtectionMode
 from marginguard.domain.units import AccountId, GuardId, PositionId

@@ -13,6 +13,7 @@ from marginguard.config.models import ActionsSettings
 from marginguard.config.problems import Loc
 from marginguard.domain.budget import Budget
 from marginguard.domain.model import ActionKind
+from marginguard.domain.plans import LIFETIME, PlanLimits
 from marginguard.domain.rules import Ladder, Rules, Rung, Step
 from marginguard.domain.units import CROSS, Percent, PositionId, Sats
 
@@ -136,8 +137,8 @@ def _ladder(
     return LadderTables(position_id=position_id, rungs=(lowest, *higher))
 
 
-def rules_of(guard: GuardSettings, actions: ActionsSettings) -> Rules:
-    """Return what the decisions of a guard depend on."""
+def rules_of(guard: GuardSettings, actions: ActionsSettings, plan: PlanLimits = LIFETIME) -> Rules:
+    """Return what the decisions of a guard depend on, on its user's plan."""
     common, *individual = ladders_of(guard)
     budget = guard.budget
     return Rules(
@@ -162,6 +163,7 @@ def rules_of(guard: GuardSettings, actions: ActionsSettings) -> Rules:
         ),
         reopen_slippage=Percent(actions.reopen_slippage),
         min_improvement=Percent(actions.min_improvement),
+        max_positions=plan.max_positions,
     )
 
 

@@ -2,8 +2,8 @@
 
 import os
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -13,7 +13,6 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 
 from marginguard.config.consistency import file_faults
 from marginguard.config.fields import FromEnvironment, Surroundings
-from marginguard.config.guard_consistency import guard_faults
 from marginguard.config.guards import GuardSettings
 from marginguard.config.models import (
     AccountSettings,
@@ -29,30 +28,22 @@ from marginguard.config.problems import (
     ENVIRONMENT_PREFIX,
     NESTED,
     Document,
-    Fault,
     faults_of,
-    label,
 )
+from marginguard.config.sorting import RefusedGuard, Terms, sort_guards
+from marginguard.config.users import OWNER, UserSettings, plans_of
 from marginguard.domain.errors import ConfigError
-from marginguard.domain.units import AccountId, GuardId
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RefusedGuard:
-    """A guard that does not guard because of its own configuration.
-
-    `id` is the guard's own, or its place (`guards[2]`) where it has none that is its alone.
-    Each of `problems` is one line.
-    """
-
-    id: GuardId
-    account: AccountId | None
-    problems: tuple[str, ...]
+from marginguard.domain.plans import PlanLimits
+from marginguard.domain.units import AccountId
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
-    """A configuration that can be run. `warnings` are faults that it can be run in spite of."""
+    """A configuration that can be run. `warnings` are faults that it can be run in spite of.
+
+    There is always a user; `owners` says whose an account is, and `plans` has every plan there is
+    by its name.
+    """
 
     path: Path
     daemon: DaemonSettings
@@ -60,10 +51,28 @@ class Config:
     actions: ActionsSettings
     database: DatabaseSettings
     notifications: NotificationsSettings
+    users: tuple[UserSettings, ...]
+    owners: Mapping[AccountId, UserSettings]
+    plans: Mapping[str, PlanLimits]
     accounts: tuple[AccountSettings, ...]
     guards: tuple[GuardSettings, ...]
     refused_guards: tuple[RefusedGuard, ...]
     warnings: tuple[str, ...]
+
+    def plan_of(self, account_id: AccountId) -> PlanLimits:
+        """Return what the plan of an account's owner allows.
+
+        Raises `KeyError` if there is no such account.
+        """
+        return self.plans[self.owners[account_id].plan]
+
+    def terms(self) -> Terms:
+        """Return what a guard of this file is held against."""
+        return Terms(
+            actions=self.actions,
+            account_plans={account.id: self.plan_of(account.id) for account in self.accounts},
+            plans=self.plans,
+        )
 
     def secret_values(self) -> frozenset[str]:
         """Return everything that must never be printed, for the log's redaction."""
@@ -71,7 +80,8 @@ class Config:
         for account in self.accounts:
             for secret in (account.key, account.secret, account.passphrase):
                 secrets.add(secret.get_secret_value())
-        for url in (self.database.url, self.notifications.webhook.url):
+        webhooks = (user.webhook_url for user in self.users)
+        for url in (self.database.url, self.notifications.webhook.url, *webhooks):
             if url is not None:
                 secrets.update(_secret_parts(url))
         return frozenset(secrets)
@@ -111,19 +121,31 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
     document = Document(path=path, data=data, model=file)
     if problems := tuple(map(document.line, file_faults(file))):
         raise ConfigError(*problems)
-    guards, refused = _guards(path, file)
-    return Config(
+    users = file.users or (UserSettings(id=OWNER),)
+    accounts = tuple(_owned(account, users[0]) for account in file.accounts)
+    by_id = {user.id: user for user in users}
+    config = Config(
         path=path,
         daemon=file.daemon,
         exchange=file.exchange,
         actions=file.actions,
         database=file.database,
         notifications=file.notifications,
-        accounts=file.accounts,
-        guards=guards,
-        refused_guards=refused,
+        users=users,
+        owners={account.id: by_id[account.user] for account in accounts},
+        plans=plans_of(file.plans),
+        accounts=accounts,
+        guards=(),
+        refused_guards=(),
         warnings=tuple(dict.fromkeys(surroundings.warnings)),
     )
+    guards, refused = sort_guards(path, file.guards, config.terms())
+    return replace(config, guards=guards, refused_guards=refused)
+
+
+def _owned(account: AccountSettings, only: UserSettings) -> AccountSettings:
+    """Return an account that has a user; where it names none there is only one."""
+    return account if account.user else account.model_copy(update={"user": only.id})
 
 
 def _read(path: Path) -> tuple[str, int]:
@@ -186,54 +208,3 @@ def _overridden(data: dict[str, Any], values: Mapping[str, Any]) -> dict[str, An
         else:
             merged[key] = value
     return merged
-
-
-def _guards(path: Path, file: File) -> tuple[tuple[GuardSettings, ...], tuple[RefusedGuard, ...]]:
-    """Sort the guards into those that can guard and those that are refused.
-
-    Of several with one id the first that is valid guards: refusing it too would leave its
-    positions alone because of a slip in another guard, and two under one id would share their
-    memory of what was done.
-    """
-    good: dict[str, GuardSettings] = {}
-    refused: list[RefusedGuard] = []
-    accounts = {account.id for account in file.accounts}
-    for index, table in enumerate(file.guards):
-        guard: GuardSettings | None = None
-        faults: tuple[Fault, ...]
-        try:
-            guard = GuardSettings.model_validate(table)
-            faults = tuple(dict.fromkeys(guard_faults(guard, file.actions, accounts)))
-        except ValidationError as error:
-            faults = faults_of(error, GuardSettings)
-        if guard is not None and guard.id in good:
-            rule = "is used by a guard above, which goes on: each guard needs its own id"
-            faults = (*faults, Fault(loc=("id",), rule=rule, shown=True))
-        if guard is not None and not faults:
-            good[guard.id] = guard
-            continue
-        document = Document(
-            path=path, data=table, model=guard, prefix=f"guards{label(index, table)}"
-        )
-        account = _text_at(table, "account")
-        refused.append(
-            RefusedGuard(
-                id=_id_of_refused(index, file.guards),
-                account=None if account is None else AccountId(account),
-                problems=tuple(map(document.line, faults)),
-            )
-        )
-    return tuple(good.values()), tuple(refused)
-
-
-def _id_of_refused(index: int, tables: Sequence[object]) -> GuardId:
-    ids = [_text_at(table, "id") for table in tables]
-    own = ids[index]
-    if own is None or ids.count(own) > 1:
-        return GuardId(f"guards[{index + 1}]")
-    return GuardId(own)
-
-
-def _text_at(table: object, key: str) -> str | None:
-    value = table.get(key) if isinstance(table, dict) else None
-    return value if isinstance(value, str) else None

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from marginguard.config.fields import (
     DURATION,
@@ -23,6 +23,8 @@ from marginguard.config.fields import (
     Whole,
     told,
 )
+from marginguard.config.table import NAME, NAMED, SECRET, Table
+from marginguard.config.users import PlanSettings, UserSettings
 from marginguard.domain.units import AccountId
 
 NETWORKS: Final[Mapping[str, Mapping[str, str]]] = types.MappingProxyType(
@@ -38,16 +40,7 @@ NETWORKS: Final[Mapping[str, Mapping[str, str]]] = types.MappingProxyType(
     }
 )
 
-NAME = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
-NAMED = "a name of up to 64 letters, digits, dots, dashes and underscores"
 _ATTEMPTS = "a whole number from 1 to 20"
-_SECRET = "env:NAME, file:PATH, credential:NAME or the value itself"  # noqa: S105 - a description
-
-
-class Table(BaseModel):
-    """A table of the file: frozen, refusing unknown keys, silent about its values in errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class DaemonSettings(Table):
@@ -95,7 +88,7 @@ class DatabaseSettings(Table):
 
     url: DatabaseUrl | None = Field(
         None,
-        description=f"postgresql://user:password@host:port/name, given as {_SECRET}",
+        description=f"postgresql://user:password@host:port/name, given as {SECRET}",
     )
 
 
@@ -104,7 +97,7 @@ class WebhookSettings(Table):
 
     url: WebhookUrl | None = Field(
         None,
-        description=f"an https:// address (http:// on this machine alone), given as {_SECRET}",
+        description=f"an https:// address (http:// on this machine alone), given as {SECRET}",
     )
 
 
@@ -119,10 +112,12 @@ class NotificationsSettings(Table):
 class AccountSettings(Table):
     """`[[accounts]]`: credentials on the exchange, with its addresses.
 
-    `rest_url` is always set after loading: `network` fills it in.
+    `rest_url` is always set after loading: `network` fills it in. So is `user`, where there is
+    only one.
     """
 
     id: Annotated[AccountId, NAME] = Field(description=NAMED)
+    user: str = Field("", description="the id of one of the users")
     network: Literal["mainnet", "signet"] | None = Field(None, description='"mainnet" or "signet"')
     rest_url: RestUrl = Field(
         "",
@@ -133,9 +128,9 @@ class AccountSettings(Table):
         None,
         description="a wss:// address (ws:// on this machine alone), without user name or query",
     )
-    key: Secret = Field(description=_SECRET)
-    secret: Secret = Field(description=_SECRET)
-    passphrase: Secret = Field(description=_SECRET)
+    key: Secret = Field(description=SECRET)
+    secret: Secret = Field(description=SECRET)
+    passphrase: Secret = Field(description=SECRET)
 
     @model_validator(mode="before")
     @classmethod
@@ -182,5 +177,9 @@ class Sections(Table):
 class File(Sections):
     """The whole file. Its guards are read one by one, so that a fault in one stays there."""
 
+    users: tuple[UserSettings, ...] = Field((), description="tables, written [[users]]")
+    plans: Mapping[str, PlanSettings] = Field(
+        default_factory=dict, description="tables, written [plans.<name>]"
+    )
     accounts: tuple[AccountSettings, ...] = Field((), description="tables, written [[accounts]]")
     guards: tuple[Any, ...] = Field((), description="tables, written [[guards]]")

@@ -1,12 +1,13 @@
 """Breaches: what is held against a threshold, how long a breach lasts, and when to act again."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from marginguard.domain import margin
 from marginguard.domain.memory import Episode, GuardMemory, Setback, open_episode
 from marginguard.domain.model import ActionKind, Position, PriceQuote
-from marginguard.domain.rules import ProtectionMode, Rules, Rung
+from marginguard.domain.rules import Ladder, ProtectionMode, Rules, Rung
 from marginguard.domain.units import Percent, PositionId
 
 ALWAYS_ACT_LEVEL = Percent(95.0)
@@ -24,37 +25,76 @@ def covers(rules: Rules, memory: GuardMemory, position_id: PositionId) -> bool:
     return rules.selects(memory.origin_of(position_id))
 
 
-def levels_of(
-    positions: Sequence[Position], quote: PriceQuote, rules: Rules
-) -> dict[PositionId, Percent]:
-    """Return what is held against the thresholds: own levels, or the portfolio's.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Standing:
+    """How a position stands, in percent.
 
-    A position in profit has its own level, 0, in every mode: acting on it would save nothing.
+    `level` is what is held against the thresholds of the rungs: its own level, or the
+    portfolio's; `own` what is held against the backstop, which is about the one trade in every
+    mode. A breach lasts as long as `lasting` is high: a position that turns to profit for a moment
+    does not end a breach of the portfolio.
+    """
+
+    level: Percent
+    own: Percent
+    lasting: Percent
+
+    def against(self, rung: Rung, ladder: Ladder) -> Percent:
+        """Return the level that counts at `rung` of `ladder`."""
+        return self.own if rung.threshold == ladder.backstop else self.level
+
+    def reached(self, ladder: Ladder) -> tuple[Rung, ...]:
+        """Return the rungs of `ladder` that are reached, lowest first."""
+        return tuple(r for r in ladder.all_rungs if self.against(r, ladder) >= r.threshold)
+
+    def lasts(self, rung: Rung, ladder: Ladder, hysteresis: Percent) -> bool:
+        """Return whether a breach of `rung` that is open goes on."""
+        level = self.own if rung.threshold == ladder.backstop else self.lasting
+        # A level of 0 ends it too: a threshold within the hysteresis has nothing below it.
+        return level > 0 and level >= rung.threshold - hysteresis
+
+
+def standings_of(
+    positions: Sequence[Position], quote: PriceQuote, rules: Rules
+) -> dict[PositionId, Standing]:
+    """Return how each position stands, worked out over all that the guard covers.
+
+    A position in profit is held against the rungs with its own level, 0, in every mode: acting
+    on it would save nothing.
     """
     own = {p.id: margin.margin_level(p, quote.last) for p in positions}
     if rules.mode is ProtectionMode.UNITARIO:
-        return own
+        return {id_: Standing(level=one, own=one, lasting=one) for id_, one in own.items()}
     together = margin.portfolio_level(positions, quote.last)
-    if rules.mode is ProtectionMode.TOTAL:
-        return {id_: together if level > 0 else level for id_, level in own.items()}
-    return {id_: max(level, together) if level > 0 else level for id_, level in own.items()}
+    standings = {}
+    for id_, one in own.items():
+        high = together if rules.mode is ProtectionMode.TOTAL else max(one, together)
+        standings[id_] = Standing(level=high if one > 0 else one, own=one, lasting=high)
+    return standings
+
+
+def levels_of(
+    positions: Sequence[Position], quote: PriceQuote, rules: Rules
+) -> dict[PositionId, Percent]:
+    """Return what is held against the thresholds of the rungs: own levels, or the portfolio's."""
+    return {id_: one.level for id_, one in standings_of(positions, quote, rules).items()}
 
 
 def episodes_of(
-    levels: Mapping[PositionId, Percent], rules: Rules, memory: GuardMemory, now: datetime
+    standings: Mapping[PositionId, Standing], rules: Rules, memory: GuardMemory, now: datetime
 ) -> dict[tuple[PositionId, Percent], Episode]:
     """Open an episode at each rung reached; end it below its threshold less the hysteresis."""
     known = {(e.position_id, e.threshold): e for e in memory.episodes}
-    kept = {key: e for key, e in known.items() if key[0] not in levels}
-    for position_id, level in levels.items():
-        for rung in rules.ladder_of(memory.origin_of(position_id)).all_rungs:
+    kept = {key: e for key, e in known.items() if key[0] not in standings}
+    for position_id, standing in standings.items():
+        ladder = rules.ladder_of(memory.origin_of(position_id))
+        for rung in ladder.all_rungs:
             key = (position_id, rung.threshold)
             episode = known.get(key)
             if episode is None:
-                if level >= rung.threshold:
+                if standing.against(rung, ladder) >= rung.threshold:
                     kept[key] = open_episode(rules.guard_id, *key, now)
-            # A level of 0 ends it too: a threshold within the hysteresis has nothing below it.
-            elif level > 0 and level >= rung.threshold - rules.hysteresis:
+            elif standing.lasts(rung, ladder, rules.hysteresis):
                 kept[key] = episode
     return kept
 
@@ -66,7 +106,7 @@ def held_back(episode: Episode, level: Percent, cooldown: timedelta, now: dateti
         return None
     if episode.last_action_kind is ActionKind.REDUCE_POSITION:
         # The level does not show that liquidation is farther away now.
-        again = last + min(WORSENED_BY, (100 - last) / 2)
+        again = min(last + WORSENED_BY, (last + 100) / 2, 100)
         if level < again:
             return f"it was reduced at {margin.show_level(last)} %; again at {again:g} %"
         return None

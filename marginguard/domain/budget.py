@@ -14,7 +14,8 @@ _HOUR = timedelta(hours=1)
 class Budget:
     """Bounds on spending, in sats.
 
-    `max_per_position` None means 3 times the position's entry margin; `max_per_day` None means
+    `max_per_position` None means 3 times the position's entry margin, or the margin that it had
+    before it was first reduced where that is less; `max_per_day` None means
     half the balance that the account opened the day (UTC) with; `max_per_action` None means no
     bound of its own.
     """
@@ -74,7 +75,10 @@ def _limits(
     today = planned_sats + sum(s.amount for s in memory.spends if s.at.date() == now.date())
     per_position = budget.max_per_position
     if per_position is None:
-        per_position = Sats(3 * position.entry_margin)
+        # Opening a trade again with what was added to it does not raise its limit.
+        lineage = memory.lineage(position.id)
+        first = position.entry_margin if lineage is None else lineage.original_margin
+        per_position = Sats(3 * min(position.entry_margin, first))
     per_day = budget.max_per_day
     if per_day is None:
         per_day = Sats((memory.opening.balance if memory.opening else balance) // 2)

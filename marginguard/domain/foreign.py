@@ -19,4 +19,7 @@ def foreign_change(before: Position, after: Position) -> str | None:
         return f"{after.margin - most:,} sats of margin were added"
     if after.margin < least:
         return f"{least - after.margin:,} sats of margin were taken out"
+    if after.entry_price != before.entry_price:
+        # Taking out profit moves the entry; so do orders that leave the quantity as it was.
+        return f"its entry price was {before.entry_price:,.1f} and is {after.entry_price:,.1f}"
     return None

@@ -1,10 +1,12 @@
 """What a guard remembers of an action, as the action goes from intent to its end."""
 
+from dataclasses import replace
+
 from marginguard.domain.memory import GuardMemory, Setback, Spend
 from marginguard.domain.model import ActionKind
 from marginguard.domain.outcome import OutcomeKind
-from marginguard.domain.records import ActionRecord, ActionStatus
-from marginguard.domain.units import Price
+from marginguard.domain.records import ActionRecord, ActionStatus, GuardState
+from marginguard.domain.units import CROSS, Price
 
 
 def remember(memory: GuardMemory, record: ActionRecord) -> GuardMemory:
@@ -31,6 +33,8 @@ def remember(memory: GuardMemory, record: ActionRecord) -> GuardMemory:
         memory = memory.intending(spend)
     if record.status is not ActionStatus.DONE:
         return memory
+    if record.kind.spends and record.position_id == CROSS and record.exchange_id is not None:
+        memory = memory.proved_by(record.id, record.exchange_id)
     if record.successor is not None:
         memory = memory.followed(
             record.position_id,
@@ -39,6 +43,15 @@ def remember(memory: GuardMemory, record: ActionRecord) -> GuardMemory:
             at=record.settled_at or record.intended_at,
         )
     return _acted(memory, record)
+
+
+def state_after(state: GuardState, record: ActionRecord) -> GuardState:
+    """Return a guard's state after `record` of an action of it was written.
+
+    So an action is written without its guard's state, and costs the same however much the guard
+    remembers.
+    """
+    return replace(state, memory=remember(state.memory, record))
 
 
 def _acted(memory: GuardMemory, record: ActionRecord) -> GuardMemory:

@@ -46,12 +46,16 @@ class Episode:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spend:
-    """Sats that an action took, or may have taken, from the account's balance."""
+    """Sats that an action took, or may have taken, from the account's balance.
+
+    `transfer_id` is the transfer that proves a deposit: it must not prove another one.
+    """
 
     action_id: UUID
     position_id: PositionId
     amount: Sats
     at: datetime
+    transfer_id: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,8 +112,11 @@ class GuardMemory:
     ) -> Self:
         """Return the memory after `before` (with `margin`) was reopened as `after`.
 
-        What was spent on the one counts for the other.
+        What was spent on the one counts for the other, its breaches go on, and a stop-loss of
+        ours that was carried over is still ours.
         """
+        if self.lineage(after) is not None:
+            return self
         known = self.lineage(before)
         lineage = Lineage(
             position_id=after,
@@ -117,12 +124,20 @@ class GuardMemory:
             original_margin=margin if known is None else known.original_margin,
             at=at,
         )
-        others = (one for one in self.lineages if one.position_id not in {before, after})
+        others = (one for one in self.lineages if one.position_id != before)
         return replace(
             self,
             lineages=(*others, lineage),
+            episodes=tuple(
+                replace(e, position_id=after) if e.position_id == before else e
+                for e in self.episodes
+            ),
             spends=tuple(
                 replace(s, position_id=after) if s.position_id == before else s for s in self.spends
+            ),
+            backstops=tuple(
+                replace(b, position_id=after) if b.position_id == before else b
+                for b in self.backstops
             ),
         )
 
@@ -176,6 +191,16 @@ class GuardMemory:
             return replace(episode, setbacks=(*others, setback))
 
         return self._in_episode(episode_id, changed)
+
+    def proved_by(self, action_id: UUID, transfer_id: str) -> Self:
+        """Return the memory with the transfer that proves a spend."""
+        return replace(
+            self,
+            spends=tuple(
+                replace(s, transfer_id=transfer_id) if s.action_id == action_id else s
+                for s in self.spends
+            ),
+        )
 
     def unspent(self, action_id: UUID) -> Self:
         """Return the memory without the spend of an action that certainly did not happen."""

@@ -113,7 +113,8 @@ class ClosedTrade:
     """A position that no longer runs: an isolated trade, or the cross position.
 
     `pl` is the realised profit or loss, None for the cross position: the order that closed it
-    does not tell. `client_id` is the tag that the trade was opened with.
+    does not tell. `margin` is what it had at its end, None where that is not told. `client_id` is
+    the tag that the trade was opened with.
     """
 
     id: PositionId
@@ -121,6 +122,7 @@ class ClosedTrade:
     pl: Sats | None
     closed_at: datetime | None
     client_id: str | None = None
+    margin: Sats | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,18 +6,19 @@ from datetime import datetime
 
 from marginguard.domain import margin
 from marginguard.domain.breach import (
+    Standing,
     covers,
     episodes_of,
     held_back,
-    levels_of,
     nothing_to_try,
+    standings_of,
     still_holds,
 )
 from marginguard.domain.decision import Decision, Decisions, Pending, Verdict, View
 from marginguard.domain.memory import Episode, GuardMemory
 from marginguard.domain.model import ActionKind, Assessment, MarginMode, Position, PriceQuote
 from marginguard.domain.rules import Ladder, ProtectionMode, Rules, Rung, Step
-from marginguard.domain.steps import Plan, Purse, plan_step, projected
+from marginguard.domain.steps import Plan, Portfolio, Purse, plan_step
 from marginguard.domain.units import Percent, PositionId
 
 ALONE_AT_RISK = Percent(90.0)
@@ -30,31 +31,30 @@ def decide(view: View, rules: Rules, memory: GuardMemory, now: datetime) -> Deci
     Sats planned for one position are no longer there for the next one, and where the portfolio's
     level is what counts, no more positions are acted on than it takes.
     """
-    running = (position.id for position in view.positions)
-    memory = memory.observed(now=now, balance=view.balance, running=running)
+    memory = memory.observed(now=now, balance=view.balance, running=_alive(view))
     assessments = _by_risk(view, rules, memory)
-    levels = levels_of([a.position for a in assessments], view.quote, rules)
-    episodes = episodes_of(levels, rules, memory, now)
+    covered = [a.position for a in assessments]
+    standings = standings_of(covered, view.quote, rules)
+    episodes = episodes_of(standings, rules, memory, now)
     memory = replace(memory, episodes=tuple(episodes.values()))
     purse = Purse(balance=view.balance, barred=_barred(view))
-    portfolio = {a.position.id: a.position for a in assessments}
+    portfolio = Portfolio(covered, view.quote.last)
     decisions = []
     for assessment in assessments:
         position = assessment.position
         one = _Question(
             assessment=assessment,
-            level=levels[position.id],
+            standing=standings[position.id],
             ladder=rules.ladder_of(memory.origin_of(position.id)),
             episodes=episodes,
             view=view,
             rules=rules,
             now=now,
         )
-        decision = _decide_one(one, portfolio.values(), purse, memory)
+        decision = _decide_one(one, portfolio, purse, memory)
         if decision.plan is not None:
             purse = purse.after(decision.plan)
-            after = projected(position, decision.plan)
-            portfolio = {**portfolio, position.id: after} if after else _less(portfolio, position)
+            portfolio.expect(position, decision.plan)
         decisions.append(decision)
     return Decisions(items=tuple(decisions), memory=memory)
 
@@ -71,12 +71,16 @@ def calls_for_a_look(
     Cheap, for every tick of the price: it says that `decide` is worth a fresh read.
     """
     covered = [p for p in positions if covers(rules, memory, p.id)]
-    for position_id, level in levels_of(covered, quote, rules).items():
-        reached = rules.ladder_of(memory.origin_of(position_id)).reached(level)
+    episodes = {(e.position_id, e.threshold): e for e in memory.episodes}
+    for position_id, standing in standings_of(covered, quote, rules).items():
+        ladder = rules.ladder_of(memory.origin_of(position_id))
+        reached = standing.reached(ladder)
         if not reached:
             continue
-        episode = memory.episode(position_id, reached[-1].threshold)
-        if episode is None or not nothing_to_try(episode, reached[-1], level, rules, now):
+        rung = reached[-1]
+        level = standing.against(rung, ladder)
+        episode = episodes.get((position_id, rung.threshold))
+        if episode is None or not nothing_to_try(episode, rung, level, rules, now):
             return True
     return False
 
@@ -86,7 +90,7 @@ class _Question:
     """One position to decide on, and everything that bears on it."""
 
     assessment: Assessment
-    level: Percent
+    standing: Standing
     ladder: Ladder
     episodes: Mapping[tuple[PositionId, Percent], Episode]
     view: View
@@ -96,6 +100,16 @@ class _Question:
     @property
     def position(self) -> Position:
         return self.assessment.position
+
+    def level_at(self, rung: Rung) -> Percent:
+        """Return what is held against the threshold of `rung`."""
+        return self.standing.against(rung, self.ladder)
+
+    def is_about_the_portfolio(self, rung: Rung) -> bool:
+        """Return whether it is the portfolio's level that has reached `rung`, not its own."""
+        if self.rules.mode is ProtectionMode.TOTAL:
+            return rung.threshold != self.ladder.backstop
+        return self.assessment.level < rung.threshold
 
     @property
     def pending(self) -> tuple[Pending, ...]:
@@ -112,7 +126,7 @@ class _Question:
         threshold = self.ladder.lowest if rung is None else rung.threshold
         return Decision(
             assessment=self.assessment,
-            level=self.level,
+            level=self.standing.level if rung is None else self.level_at(rung),
             threshold=threshold,
             verdict=verdict,
             reason=reason,
@@ -137,16 +151,16 @@ def _barred(view: View) -> str | None:
     return view.spending_barred
 
 
-def _less(
-    portfolio: Mapping[PositionId, Position], position: Position
-) -> dict[PositionId, Position]:
-    return {id_: one for id_, one in portfolio.items() if id_ != position.id}
+def _alive(view: View) -> frozenset[PositionId]:
+    """Return the positions that run, and those that an action may open again."""
+    running = frozenset(position.id for position in view.positions)
+    return running | view.in_flight | {pending.position_id for pending in view.pending}
 
 
 def _decide_one(
-    one: _Question, portfolio: Iterable[Position], purse: Purse, memory: GuardMemory
+    one: _Question, portfolio: Portfolio, purse: Purse, memory: GuardMemory
 ) -> Decision:
-    reached = one.ladder.reached(one.level)
+    reached = one.standing.reached(one.ladder)
     if not reached:
         return _below(one)
     rung = reached[-1]
@@ -154,13 +168,13 @@ def _decide_one(
     if not one.rules.auto_execution:
         reason = f"{breach}; auto_execution is off, so nothing is done"
         return one.answer(Verdict.ALERT, reason, rung=rung)
-    if one.assessment.level < rung.threshold and _relieved(one, rung, portfolio):
-        reason = f"{breach}; acting on the others brings it below"
-        return one.answer(Verdict.SAFE, reason, rung=rung)
+    if one.is_about_the_portfolio(rung) and portfolio.level < rung.threshold:
+        return _spared(one, rung, f"{breach}; acting on the others brings it below")
     if one.position.id in one.view.in_flight:
         return one.answer(Verdict.SETTLING, f"{breach}; an action on it is under way", rung=rung)
     episode = one.episodes[one.position.id, rung.threshold]
-    if (why := held_back(episode, one.level, one.rules.cooldown, one.now)) is not None:
+    why = held_back(episode, one.level_at(rung), one.rules.cooldown, one.now)
+    if why is not None:
         return one.answer(Verdict.COOLDOWN, f"{breach}; {why}", rung=rung)
     awaited = [p for p in one.pending if p.threshold == rung.threshold and not p.repeatable]
     if any(not p.overdue for p in awaited):
@@ -186,7 +200,7 @@ def _climb(
     waits = False
     episode = one.episodes[one.position.id, rung.threshold]
     for step in steps:
-        obstacle = _obstacle(one, episode, step)
+        obstacle = _obstacle(one, rung, episode, step)
         if obstacle is not None:
             notes.append(f"{step.kind.value}: {obstacle.reason}")
             waits = waits or obstacle.passes
@@ -208,11 +222,12 @@ class _Obstacle:
     passes: bool = False
 
 
-def _obstacle(one: _Question, episode: Episode, step: Step) -> _Obstacle | None:
+def _obstacle(one: _Question, rung: Rung, episode: Episode, step: Step) -> _Obstacle | None:
     if step.kind in one.view.refused.get(one.position.id, frozenset()):
         return _Obstacle(reason="it was refused just now")
+    level = one.level_at(rung)
     for setback in episode.setbacks:
-        if setback.kind is step.kind and still_holds(setback, one.level, one.rules, one.now):
+        if setback.kind is step.kind and still_holds(setback, level, one.rules, one.now):
             return _Obstacle(reason=setback.reason)
     for pending in one.pending:
         if not _clash(step.kind, pending, one.position.mode):
@@ -234,25 +249,30 @@ def _clash(kind: ActionKind, pending: Pending, mode: MarginMode) -> bool:
 
 
 def _below(one: _Question) -> Decision:
-    shown = margin.show_level(one.level, one.ladder.lowest)
-    whose = "the portfolio's level" if one.rules.mode is ProtectionMode.TOTAL else "level"
-    below = f"{whose} {shown} % is below the threshold {one.ladder.lowest:g} %"
+    """Decide on a position that has reached no rung."""
+    if one.rules.mode is not ProtectionMode.TOTAL:
+        shown = margin.show_level(one.standing.level, one.ladder.lowest)
+        below = f"level {shown} % is below the threshold {one.ladder.lowest:g} %"
+        return one.answer(Verdict.SAFE, below)
+    together, lowest = one.standing.lasting, one.ladder.lowest
+    portfolio = f"the portfolio's level {margin.show_level(together, lowest)} %"
+    if together >= lowest:
+        reason = f"{portfolio} has reached the threshold {lowest:g} %; this position loses nothing"
+        return one.answer(Verdict.SAFE, reason)
+    return _spared(one, None, f"{portfolio} is below the threshold {lowest:g} %")
+
+
+def _spared(one: _Question, rung: Rung | None, reason: str) -> Decision:
+    """Leave alone a position that the portfolio's level does not call for acting on."""
     own = one.assessment.level
-    if one.rules.mode is ProtectionMode.TOTAL and own >= ALONE_AT_RISK:
-        return one.answer(
-            Verdict.ALERT,
-            f"its own level is {margin.show_level(own)} % and {below}: what the others earn does"
-            " not save it",
-        )
-    return one.answer(Verdict.SAFE, below)
+    if one.rules.mode is not ProtectionMode.TOTAL or own < ALONE_AT_RISK:
+        return one.answer(Verdict.SAFE, reason, rung=rung)
+    alone = f"its own level is {margin.show_level(own)} % and {reason}"
+    return one.answer(Verdict.ALERT, f"{alone}: what the others earn does not save it", rung=rung)
 
 
 def _breach(one: _Question, rung: Rung) -> str:
-    shown = margin.show_level(one.level, rung.threshold)
-    whose = "level" if one.level == one.assessment.level else "the portfolio's level"
+    level = one.level_at(rung)
+    shown = margin.show_level(level, rung.threshold)
+    whose = "level" if level == one.assessment.level else "the portfolio's level"
     return f"{whose} {shown} % has reached the threshold {rung.threshold:g} %"
-
-
-def _relieved(one: _Question, rung: Rung, portfolio: Iterable[Position]) -> bool:
-    """Return whether what is planned for worse positions brings the portfolio below the rung."""
-    return margin.portfolio_level(portfolio, one.view.quote.last) < rung.threshold

@@ -1,6 +1,7 @@
 """How it is told from a read whether an action took effect."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
+from dataclasses import replace
 from enum import StrEnum
 
 from marginguard.domain.model import ClosedTrade, CrossOrder, Position, Transfer
@@ -33,13 +34,14 @@ def prove_close_of_ours(
 ) -> Proof:
     """Tell whether the first step of a reduction, to close the trade, took effect.
 
-    A trade that ended at its stop-loss or liquidation price while our request was under way ended
-    by itself: what its owner or the exchange ended is not opened again.
+    A trade that ended at its stop-loss, take-profit or liquidation price while our request was
+    under way ended by itself: what its owner or the exchange ended is not opened again.
     """
     proof = prove_close(running, closed)
     if proof is not Proof.APPLIED or record.outcome == OutcomeKind.DONE or closed is None:
         return proof
-    own_ends = {record.before.stop_loss, record.before.liquidation_price} - {None}
+    take_profit = None if record.reopening is None else record.reopening.take_profit
+    own_ends = {record.before.stop_loss, take_profit, record.before.liquidation_price} - {None}
     return Proof.GONE if closed.exit_price in own_ends else Proof.APPLIED
 
 
@@ -69,15 +71,25 @@ def prove_stop_loss(wanted: Price | None, running: Position | None) -> Proof:
 
 
 def prove_deposit(
-    amount: Sats, since_intent: Iterable[Transfer], running: Position | None
+    before: PositionState,
+    amount: Sats,
+    since_intent: Collection[Transfer],
+    running: Position | None,
 ) -> Proof:
     """Tell whether `amount` sats were deposited into the cross margin since the intent.
 
-    The margin itself does not tell: fees, funding and the P&L of reductions move it too.
+    The margin alone does not tell: fees, funding and the P&L of reductions move it too. But where
+    no transfer of the amount is found and the margin has grown by it all the same, the list of
+    transfers is not to be trusted: a wall clock that was set asks it for the wrong time.
     """
     if any(transfer.amount == amount for transfer in since_intent):
         return Proof.APPLIED
-    return Proof.GONE if running is None else Proof.NOT_APPLIED
+    if running is None:
+        return Proof.GONE
+    others = sum(transfer.amount for transfer in since_intent)
+    ours_alone = replace(running, margin=Sats(running.margin - others))
+    grown = prove_added_margin(before, amount, ours_alone) is Proof.APPLIED
+    return Proof.UNCLEAR if grown else Proof.NOT_APPLIED
 
 
 def prove_added_margin(before: PositionState, amount: Sats, running: Position | None) -> Proof:

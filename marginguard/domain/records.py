@@ -78,6 +78,7 @@ class PositionState:
     price: Price | None
     stop_loss: Price | None = None
     side: Side | None = None
+    maintenance_margin: Sats = Sats(0)
 
     @classmethod
     def of(cls, position: Position, price: Price | None) -> Self:
@@ -92,6 +93,7 @@ class PositionState:
             price=price,
             stop_loss=position.stop_loss,
             side=position.side,
+            maintenance_margin=position.maintenance_margin,
         )
 
 

@@ -15,7 +15,7 @@ from typing import Final
 from marginguard.domain import margin
 from marginguard.domain.contracts import INVERSE
 from marginguard.domain.model import ClosedTrade, MarginMode, Position, Side
-from marginguard.domain.records import ActionRecord, Reopening
+from marginguard.domain.records import ActionRecord, PositionState, Reopening
 from marginguard.domain.units import Percent, Price, Sats, Usd
 
 HIGHEST_FEE: Final = Fraction(1, 1000)
@@ -57,7 +57,7 @@ def plan_reduction(
     An isolated trade is not reduced where opening the rest again would not put liquidation
     farther from `price` by `min_improvement` % of the present distance.
     """
-    cut = Usd(math.ceil(position.quantity * Fraction(percentage) / 100))
+    cut = Usd(math.ceil(position.quantity * Fraction(str(percentage)) / 100))
     if cut >= position.quantity:
         return Impossible(
             reason=f"{percentage:g} % of {position.quantity:,} USD is all of it: close it instead"
@@ -70,9 +70,13 @@ def plan_reduction(
         stop_loss=position.stop_loss,
         take_profit=position.take_profit,
     )
-    pl = margin.profit_and_loss(position, price)
-    sats = _left_for(plan, position, price, pl, price, slippage)
-    sized = _sized(plan, sats, price)
+    brought = _proceeds(
+        PositionState.of(position, price),
+        position.side,
+        margin.profit_and_loss(position, price),
+        price,
+    )
+    sized = _sized(plan, _less_cost(plan, brought, price, slippage), price)
     if isinstance(sized, Impossible):
         return sized
     now_away = margin.liquidation_distance(position, price)
@@ -104,10 +108,10 @@ def begin_reopening(record: ActionRecord, closed: ClosedTrade, now: datetime) ->
                 side=plan.side, quantity=before.quantity, entry=before.entry_price, price=price
             )
         )
-    brought = _proceeds(
-        plan.side, before.quantity, before.margin, pl, price, before.liquidation_price
-    )
-    return replace(plan, closed_price=price, closed_at=now, margin=Sats(brought))
+    if closed.margin is not None:  # funding and its owner may have changed it since the plan
+        before = replace(before, margin=closed.margin)
+    brought = _proceeds(before, plan.side, pl, price)
+    return replace(plan, closed_price=price, closed_at=now, margin=brought)
 
 
 def finish_reopening(
@@ -160,41 +164,26 @@ def _reopened(position: Position, plan: Reopening, price: Price) -> Position:
     )
 
 
-def _left_for(
-    plan: Reopening,
-    position: Position,
-    exit_price: Price,
-    pl: Sats,
-    price: Price,
-    slippage: Percent,
-) -> Sats:
-    brought = _proceeds(
-        plan.side,
-        position.quantity,
-        position.margin,
-        pl,
-        exit_price,
-        margin.liquidation_price(position),
-    )
-    return _less_cost(plan, brought, price, slippage)
-
-
-def _proceeds(
-    side: Side,
-    quantity: Usd,
-    held: Sats,
-    pl: Sats,
-    price: Price,
-    liquidation: Price | None,
-) -> Sats:
+def _proceeds(state: PositionState, side: Side, pl: Sats, price: Price) -> Sats:
     """Return what a close gives back at least: margin and P&L, less what the fee reserve lacks.
 
     The closing fee comes out of a reserve that was taken at the opening, sized for the
-    liquidation price; at a price beyond that it is larger than the reserve.
+    liquidation price of then; at a price below that it is larger than the reserve.
     """
-    reserve = 0 if liquidation is None else _fee(quantity, Fraction(liquidation))
-    lacking = 0 if side is Side.LONG else max(0, _fee(quantity, Fraction(price)) - reserve)
-    return Sats(held + pl - lacking)
+    lacking = max(0, _fee(state.quantity, Fraction(price)) - _fee_reserve(state, side))
+    return Sats(state.margin + pl - lacking)
+
+
+def _fee_reserve(state: PositionState, side: Side) -> int:
+    """Return how much of the maintenance margin is kept for the closing fee, at least.
+
+    The rest of it was the opening fee, at a tier that may have been another one. A long's
+    liquidation price is below its entry, and so its closing fee the larger one.
+    """
+    if side is Side.LONG:
+        return state.maintenance_margin // 2
+    opening = _fee(state.quantity, Fraction(state.entry_price))
+    return max(0, state.maintenance_margin - opening)
 
 
 def _less_cost(plan: Reopening, brought: Sats, price: Price, slippage: Percent) -> Sats:
@@ -224,7 +213,10 @@ def _sized(plan: Reopening, sats: Sats, price: Price) -> Reopening | Impossible:
             f" of {float(leverage):.2f}, above {MAX_LEVERAGE}"
         )
     leverage = max(Fraction(1), leverage)
-    return replace(plan, leverage=float(leverage), margin=Sats(math.floor(notional / leverage)))
+    held = Sats(math.floor(notional / leverage))
+    if held < 1:
+        return Impossible(reason=f"{plan.quantity:,} USD are worth less than 1 sat of margin")
+    return replace(plan, leverage=float(leverage), margin=held)
 
 
 def _fee(quantity: Usd, price: Fraction) -> int:

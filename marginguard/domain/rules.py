@@ -72,10 +72,6 @@ class Ladder:
         close = Step(kind=ActionKind.CLOSE_POSITION)
         return (*self.rungs, Rung(threshold=self.backstop, steps=(close,)))
 
-    def reached(self, level: Percent) -> tuple[Rung, ...]:
-        """Return the rungs at or below `level`, lowest first."""
-        return tuple(rung for rung in self.all_rungs if level >= rung.threshold)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rules:
@@ -83,8 +79,9 @@ class Rules:
 
     `selected` None means every position of the account. `individual` has the ladders of single
     positions, by the id that the position had first. A breach ends `hysteresis` points below its
-    threshold. `reopen_slippage` is in percent of the price; a reduction of an isolated trade must
-    put liquidation `min_improvement` percent farther away.
+    threshold. No more than `max_positions` at once are covered, the riskiest of those selected;
+    None is any number. `reopen_slippage` is in percent of the price; a reduction of an isolated
+    trade must put liquidation `min_improvement` percent farther away.
     """
 
     guard_id: GuardId
@@ -98,6 +95,7 @@ class Rules:
     budget: Budget = Budget()
     reopen_slippage: Percent = Percent(0.5)
     min_improvement: Percent = Percent(10.0)
+    max_positions: int | None = None
 
     def ladder_of(self, origin: PositionId) -> Ladder:
         """Return the rungs over the position that had this id first.

@@ -1,5 +1,6 @@
 """Sizing one step of a rung: what to do exactly, or why it is impossible."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -10,7 +11,7 @@ from marginguard.domain.model import ActionKind, Assessment, Position
 from marginguard.domain.records import Reopening
 from marginguard.domain.reduction import Impossible, plan_reduction
 from marginguard.domain.rules import Rules, Step
-from marginguard.domain.units import Sats, Usd
+from marginguard.domain.units import Percent, Price, Sats, Usd
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,6 +108,31 @@ def projected(position: Position, plan: Plan) -> Position | None:
     if plan.kind is ActionKind.CLOSE_POSITION or plan.reopening is not None:
         return None
     return replace(position, margin=Sats(position.margin + plan.amount))
+
+
+class Portfolio:
+    """The positions taken together, as they will be once what is planned has worked."""
+
+    def __init__(self, positions: Iterable[Position], price: Price) -> None:
+        self._positions = {position.id: position for position in positions}
+        self._price = price
+        self._level: Percent | None = None
+
+    def expect(self, position: Position, plan: Plan) -> None:
+        """Count on `plan` to work."""
+        after = projected(position, plan)
+        if after is None:
+            self._positions.pop(position.id, None)
+        else:
+            self._positions[position.id] = after
+        self._level = None
+
+    @property
+    def level(self) -> Percent:
+        """The level of what is left."""
+        if self._level is None:
+            self._level = margin.portfolio_level(self._positions.values(), self._price)
+        return self._level
 
 
 def _needless(step: Step, remedy: margin.Remedy) -> str:

@@ -1,6 +1,7 @@
 """One account: who covers which of its positions, and what ended without our doing."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from uuid import UUID
 
 import structlog
@@ -43,16 +44,19 @@ class Account:
         self._new_id = new_id
         self._uncovered = Reminder(repeat_s=UNCOVERED_REPEAT_S)
         self._running: dict[PositionId, Position] | None = None
+        self._read_at_s = float("-inf")
         self._acted_s: dict[PositionId, float] = {}
-        self._ended_by_us: set[PositionId] = set()
+        self._ends_told: dict[PositionId, tuple[float, str]] = {}
+        self._unclear: set[PositionId] = set()
 
-    def acted_on(self, record: ActionRecord) -> None:
-        """Note what a guard did to a position, so that the change surprises nobody."""
-        self._acted_s[record.position_id] = self._clock.monotonic()
-        if record.status is not ActionStatus.DONE:
+    def ended(self, record: ActionRecord) -> None:
+        """Tell how an action ended, if it did, so that what it changed surprises nobody."""
+        if not record.kind.protects or not (record.status.settled or record.frozen):
             return
-        if record.kind is ActionKind.CLOSE_POSITION or record.is_reopening:
-            self._ended_by_us.add(record.position_id)
+        self._take_in(record)
+        self._notifier.tell(
+            telling.of_action(record, notice_id=self._new_id(), at=self._clock.now())
+        )
 
     def report(
         self,
@@ -63,6 +67,9 @@ class Account:
         in_flight: Collection[PositionId] = (),
     ) -> None:
         """Take in a complete read of the account's positions, made at `read_at_s` (monotonic)."""
+        if read_at_s < self._read_at_s:
+            return  # another guard's read is newer: what changed since then is known already
+        self._read_at_s = read_at_s
         seen = {position.id: self._sighting(position, quote) for position in positions}
         for sighting in seen.values():
             if sighting.guard_id is None:
@@ -70,33 +77,57 @@ class Account:
             else:
                 self._uncovered.forget(sighting.assessment.position.id)
         now = {position.id: position for position in positions}
-        if self._running is not None:
-            self._tell_changes(self._running, now, in_flight)
-        waits = {
-            id_: position
-            for id_, position in (self._running or {}).items()
-            if id_ in in_flight and id_ not in now
-        }
-        self._running = {**waits, **now}
-        self._acted_s = {
-            id_: at_s
-            for id_, at_s in self._acted_s.items()
-            if at_s >= read_at_s or id_ in in_flight
+        before = self._running
+        self._acted_s = {id_: at_s for id_, at_s in self._acted_s.items() if at_s >= read_at_s}
+        ours = frozenset(in_flight) | self._unsettled() | self._acted_s.keys()
+        if before is not None:
+            self._tell_changes(before, now, ours)
+        # What our action makes of a position is known once it has ended, and compared then.
+        self._running = {**now, **{i: p for i, p in (before or {}).items() if i in ours}}
+        self._ends_told = {
+            id_: (at_s, by)
+            for id_, (at_s, by) in self._ends_told.items()
+            if id_ not in now or at_s >= read_at_s or id_ in ours
         }
         self._observations.positions(self.id, seen, self._clock.now())
+
+    def _take_in(self, record: ActionRecord) -> None:
+        """Note what an action made of its position."""
+        position_id, now_s = record.position_id, self._clock.monotonic()
+        if record.frozen:
+            self._unclear.add(position_id)
+        if record.status is ActionStatus.DONE:
+            self._acted_s[position_id] = now_s
+            known = (self._running or {}).get(position_id)
+            if self._running is not None and known is not None and not record.is_reopening:
+                self._running[position_id] = _as_left(known, record)
+        if record.status is ActionStatus.GONE:
+            self._ends_told[position_id] = (now_s, "others")
+        elif record.is_reopening or (
+            record.status is ActionStatus.DONE and record.kind is ActionKind.CLOSE_POSITION
+        ):
+            self._ends_told[position_id] = (now_s, "guard")
+
+    def _unsettled(self) -> frozenset[PositionId]:
+        """Return the positions that an action of ours may still change."""
+        records = (record for _, book in self._guards for record in book.unsettled)
+        return frozenset(r.position_id for r in records if r.kind.protects and not r.frozen)
 
     def _tell_changes(
         self,
         before: Mapping[PositionId, Position],
         now: Mapping[PositionId, Position],
-        in_flight: Collection[PositionId],
+        ours: Collection[PositionId],
     ) -> None:
         """Tell what somebody else did since the last read; what we do is told elsewhere."""
-        for position_id in before.keys() - now.keys() - frozenset(in_flight):
+        for position_id in before.keys() - now.keys() - frozenset(ours):
             self._tell_ended(before[position_id])
         for position in now.values():
             known = before.get(position.id)
-            if position.id in in_flight or position.id in self._acted_s:
+            if position.id in ours:
+                continue
+            if position.id in self._unclear:
+                self._unclear.discard(position.id)
                 continue
             if known is None:
                 self._tell_opened(position)
@@ -142,10 +173,10 @@ class Account:
 
     def _tell_ended(self, position: Position) -> None:
         self._uncovered.forget(position.id)
-        if position.id in self._ended_by_us:
-            self._ended_by_us.discard(position.id)
+        told = self._ends_told.pop(position.id, None)
+        if told is not None:
             structlog.get_logger().info(
-                "position.closed", account=self.id, position=position.id, by="guard"
+                "position.closed", account=self.id, position=position.id, by=told[1]
             )
             return
         self._notifier.tell(
@@ -165,3 +196,17 @@ class Account:
                 position, self.id, change, notice_id=self._new_id(), at=self._clock.now()
             )
         )
+
+
+def _as_left(position: Position, record: ActionRecord) -> Position:
+    """Return the position as a proved action of ours left it."""
+    after = record.after
+    if after is None:
+        return position
+    return replace(
+        position,
+        side=after.side or position.side,
+        quantity=after.quantity,
+        margin=after.margin,
+        funding_paid=after.funding_paid,
+    )

@@ -63,13 +63,11 @@ class Action:
 
         Never raises for what the exchange, the network or the disk does.
         """
-        if self._record.kind.protects:
-            self._executor.take_off(self._record.position_id)
+        self._executor.take_off(self._record)
         try:
             end = await self._attempt_until_concluded()
         finally:
-            if self._record.kind.protects:
-                self._executor.land(self._record.position_id)
+            self._executor.land(self._record)
         log_end(end.record)
         return end
 
@@ -165,12 +163,23 @@ class Action:
                 continue
             if inspection.proof is not Proof.NOT_APPLIED:
                 return await self._changed_meanwhile(inspection)
+            if self._changed(inspection):
+                return await self._changed_meanwhile(inspection)
             self._read_at_s = inspection.read_at_s
             self._record = replace(
                 self._record, status=ActionStatus.SENT, sent_at=self._clock.now()
             )
             return None
-        return await self._give_up(outcome.detail)
+        end = await self._give_up(outcome.detail)
+        return replace(end, unauthorized=outcome.unauthorized)
+
+    def _changed(self, inspection: Inspection) -> bool:
+        """Return whether somebody else changed what the action was planned for."""
+        before, running = self._record.before, inspection.running
+        if running is None or not self._record.kind.protects:
+            return False
+        planned_for = (before.side or running.side, before.quantity, before.margin)
+        return (running.side, running.quantity, running.margin) != planned_for
 
     async def _changed_meanwhile(self, inspection: Inspection) -> ActionEnd:
         end = self._proved(inspection)

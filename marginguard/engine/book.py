@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from uuid import UUID
 
 import structlog
 
@@ -29,6 +30,14 @@ class Book:
         self._journal = journal
         self._clock = clock
         self._writable = True
+        # What the journal does not know of: not from records of actions, and not at all from
+        # the newest state that it holds.
+        self._unwritten = False
+        self._behind = False
+        # What a full disk did not take, to be written before anything else: the newest record
+        # of each action, and the executions.
+        self._newest: dict[UUID, ActionRecord] = {}
+        self._owed: dict[UUID, Record] = {}
 
     @property
     def state(self) -> GuardState:
@@ -69,15 +78,22 @@ class Book:
             self._unsettled.pop(record.id, None)
         else:
             self._unsettled[record.id] = record
+        self._newest[record.id] = record
         self._change(memory=remember(self.memory, record))
-        return await self.append(self._state, record, patience_s=patience_s)
+        self._behind = True
+        if self._unwritten:
+            return await self.append(self._state, record, patience_s=patience_s)
+        return await self.append(record, patience_s=patience_s)
 
-    async def remember(self, memory: GuardMemory) -> None:
-        """Take over a new memory; and while the journal is not writable, try it again."""
+    def adopt(self, memory: GuardMemory) -> None:
+        """Take over a new memory; it is written with the next action, or by `keep`."""
         if memory != self.memory:
             self._change(memory=memory)
-            await self.append(self._state)
-        elif not self._writable:
+            self._unwritten = True
+
+    async def keep(self) -> None:
+        """Write the state if it has changed; and while the journal is not writable, try again."""
+        if self._unwritten or self._behind or self._owed or not self._writable:
             await self.append(self._state)
 
     async def arm(self, armed: ArmedState, reason: str) -> None:
@@ -91,9 +107,16 @@ class Book:
 
     async def append(self, *records: Record, patience_s: float = 0.0) -> bool:
         """Write to the journal; returns whether it took the records, and says so if not."""
+        holds_state = any(record is self._state for record in records)
+        if holds_state:
+            self._unwritten = self._behind = False
+        owed, self._owed = self._owed, {}
+        wanted = (*(r for i, r in owed.items() if all(i != _id_of(n) for n in records)), *records)
         try:
-            await self._journal.append(*records, patience_s=patience_s)
+            await self._journal.append(*wanted, patience_s=patience_s)
         except DiskFull as error:
+            self._unwritten = self._unwritten or holds_state
+            self._owe(wanted)
             structlog.get_logger().critical(
                 "journal.unwritable",
                 guard=self._state.guard_id,
@@ -101,9 +124,25 @@ class Book:
                 advice="free space in the state directory; closing goes on, spending stops",
             )
             self._writable = False
-        else:
-            self._writable = True
-        return self._writable
+            return False
+        self._writable = True
+        self._forget(wanted)
+        return True
+
+    def _owe(self, records: Iterable[Record]) -> None:
+        """Keep what could not be written, an action as it stands by now."""
+        for record in records:
+            if not isinstance(record, GuardState):
+                self._owed[record.id] = self._newest.get(record.id, record)
+
+    def _forget(self, records: Iterable[Record]) -> None:
+        for record in records:
+            if isinstance(record, ActionRecord) and self._newest.get(record.id) is record:
+                del self._newest[record.id]
 
     def _change(self, *, memory: GuardMemory) -> None:
         self._state = replace(self._state, memory=memory, updated_at=self._clock.now())
+
+
+def _id_of(record: Record) -> UUID | None:
+    return None if isinstance(record, GuardState) else record.id

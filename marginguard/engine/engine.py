@@ -89,7 +89,11 @@ class Engine:
         self._states = surroundings.journal.guard_states()
         self._executors = {
             account_id: Executor(
-                exchange=exchange, clock=surroundings.clock, settings=settings, stop=stop
+                exchange=exchange,
+                clock=surroundings.clock,
+                settings=settings,
+                stop=stop,
+                seen_transfers=self._transfers_of(account_id),
             )
             for account_id, exchange in surroundings.exchanges.items()
         }
@@ -148,6 +152,16 @@ class Engine:
                 group.create_task(self._scheduler.run(), name="scheduler")
                 for watch in self._watches(accounts):
                     group.create_task(watch.run(), name="watch")
+
+    def _transfers_of(self, account_id: AccountId) -> list[str]:
+        """Return the transfers that proved deposits before the start."""
+        return [
+            spend.transfer_id
+            for state in self._states.values()
+            if state.account_id == account_id
+            for spend in state.memory.spends
+            if spend.transfer_id is not None
+        ]
 
     def _book(self, guard_id: GuardId, account_id: AccountId) -> Book:
         known = self._states.get(guard_id)
@@ -230,7 +244,12 @@ class Engine:
         executor = self._executors[guard.account_id]
         prices = around.prices[guard.account_id]
         looker = Looker(
-            book=book, executor=executor, prices=prices, clock=around.clock, settings=settings
+            account=account,
+            book=book,
+            executor=executor,
+            prices=prices,
+            clock=around.clock,
+            settings=settings,
         )
         return GuardRunner(
             guard=guard,

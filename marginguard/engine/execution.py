@@ -64,7 +64,8 @@ class Execution:
         needed = [d for d in decisions if d.verdict in _NEEDS_ACTION]
         proved = {e.position_id for e in (*ends, *recovered) if e.status is ActionStatus.DONE}
         gone = {e.position_id for e in (*ends, *recovered) if e.status is ActionStatus.GONE}
-        wanted = {d.position.id for d in needed} | {r.position_id for r in recovered}
+        acted_on = {record.position_id for record in (*ends, *recovered)}
+        wanted = {d.position.id for d in needed} | acted_on
         succeeded = len(wanted & (proved | gone))
         unmet = len(wanted) - succeeded
         if not wanted or self.guard.dry_run:

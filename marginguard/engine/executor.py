@@ -1,7 +1,9 @@
 """Carrying out actions on one account: nothing twice, nothing forgotten."""
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -23,6 +25,11 @@ REQUEST_LIFE_S: Final = 35.0
 """A signed request lives 30 s at the exchange; only after that does "not applied" mean never."""
 
 
+SIMULTANEOUS: Final = 8
+"""Actions under way on one account: more than its limits on calls let through while one is read
+and proved, so that a slow one holds up no other."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ActionEnd:
     """How far an action came. `unauthorized` says that the exchange refused the key."""
@@ -32,7 +39,10 @@ class ActionEnd:
 
 
 class Executor:
-    """Sends the actions of one account, reads how they ended and settles them."""
+    """Sends the actions of one account, reads how they ended and settles them.
+
+    `seen_transfers` are those that proved deposits before.
+    """
 
     def __init__(
         self,
@@ -41,6 +51,7 @@ class Executor:
         clock: Clock,
         settings: EngineSettings,
         stop: asyncio.Event,
+        seen_transfers: Iterable[str] = (),
     ) -> None:
         self.exchange = exchange
         self.clock = clock
@@ -49,25 +60,34 @@ class Executor:
         # What an earlier process wrote down may have been sent until this moment.
         self._started_s = clock.monotonic()
         self._sent_s: dict[UUID, float] = {}
+        self._first_sent_s: dict[UUID, float] = {}
+        self._carried_out: set[UUID] = set()
         self._in_flight: set[PositionId] = set()
-        self._seen_transfers: set[str] = set()
+        self.turns: Final = asyncio.Semaphore(SIMULTANEOUS)
+        """Whose turn it is to act; first come, first served."""
+        self._seen_transfers = set(seen_transfers)
 
     @property
     def in_flight(self) -> frozenset[PositionId]:
         """The positions that an action is being carried out on."""
         return frozenset(self._in_flight)
 
-    def take_off(self, position_id: PositionId) -> None:
-        """Note that an action on the position is under way."""
-        self._in_flight.add(position_id)
+    def take_off(self, record: ActionRecord) -> None:
+        """Note that an action is under way: nobody else settles it meanwhile."""
+        self._carried_out.add(record.id)
+        if record.kind.protects:
+            self._in_flight.add(record.position_id)
 
-    def land(self, position_id: PositionId) -> None:
-        """Note that no action on the position is under way any more."""
-        self._in_flight.discard(position_id)
+    def land(self, record: ActionRecord) -> None:
+        """Note that the action is not under way any more."""
+        self._carried_out.discard(record.id)
+        if record.kind.protects:
+            self._in_flight.discard(record.position_id)
 
     async def send(self, record: ActionRecord) -> Outcome:
         """Ask the exchange once for what `record` says."""
         self._sent_s[record.id] = self.clock.monotonic()
+        self._first_sent_s.setdefault(record.id, self._sent_s[record.id])
         try:
             return await self._ask(record)
         finally:
@@ -104,6 +124,8 @@ class Executor:
         cannot be told even then is frozen: nothing more is spent on that position. A read that
         fails leaves it as it is, and holds up no other position.
         """
+        if record.id in self._carried_out:
+            return record
         try:
             async with asyncio.timeout(self.settings.settle_patience_s):
                 inspection = await self._inspect(record, positions, read_at_s)
@@ -117,6 +139,9 @@ class Executor:
                 advice="the outcome stays unknown until it can be read",
             )
             return record
+        under_way = record.id in self._carried_out
+        if under_way or all(left is not record for left in book.unsettled):
+            return record  # settled meanwhile, by another look
         settled = proved(record, inspection, self.clock.now())
         if settled is None:
             settled = self._judge_by_age(record, inspection)
@@ -146,11 +171,26 @@ class Executor:
         self, record: ActionRecord, positions: tuple[Position, ...], read_at_s: float
     ) -> Inspection:
         inspection = await inspect(
-            self.exchange, record, positions, read_at_s, seen_transfers=self._seen_transfers
+            self.exchange,
+            record,
+            positions,
+            read_at_s,
+            since=self._first_sent(record),
+            seen_transfers=self._seen_transfers,
         )
         if inspection.transfer_id is not None:
             self._seen_transfers.add(inspection.transfer_id)
         return inspection
+
+    def _first_sent(self, record: ActionRecord) -> datetime:
+        """Return when it was first sent by today's wall clock, which may have been set since.
+
+        Of an action of an earlier process only what the clock said then is known.
+        """
+        first_s = self._first_sent_s.get(record.id)
+        if first_s is None:
+            return record.intended_at
+        return self.clock.now() - timedelta(seconds=self.clock.monotonic() - first_s)
 
     def _judge_by_age(self, record: ActionRecord, inspection: Inspection) -> ActionRecord | None:
         age_s = inspection.read_at_s - self._sent_s.get(record.id, self._started_s)

@@ -19,7 +19,7 @@ from marginguard.engine.executor import ActionEnd, Executor
 from marginguard.engine.failure import of_ends, of_read
 from marginguard.engine.health import Awaited, Health
 from marginguard.engine.looking import Looker, Sight
-from marginguard.engine.protection import Protector
+from marginguard.engine.protection import Answer, Protector
 from marginguard.engine.reminder import Reminder
 from marginguard.engine.settings import EngineSettings, Guard
 from marginguard.engine.stop_losses import StopLossKeeper
@@ -144,14 +144,16 @@ class GuardRunner:
         return Awaited(missing=tuple(sorted(selected - running)), found=bool(selected & running))
 
     async def _decide_and_act(self, execution: Execution, sight: Sight) -> int:
-        for record in sight.recovered:
-            self._tell_end(record)
         with execution.timed("decision"):
             view = self._protector.view(sight)
-            decisions = decide(view, self.guard.rules, self._book.memory, self._clock.now())
-            await self._book.remember(decisions.memory)
+            decided = decide(view, self.guard.rules, self._book.memory, self._clock.now())
+            self._book.adopt(decided.memory)
         with execution.timed("actions"):
-            ends, stalled = await self._act(decisions.items, execution, sight)
+            answers, stalled = await self._act(decided.items, execution, sight)
+        ends = [end for answer in answers for end in answer.ends]
+        last = {one.decision.position.id: one.decision for one in answers if one.decision}
+        decisions = [last.get(one.position.id, one) for one in decided.items]
+        await self._book.keep()
         for error in self._take_refusals():
             await self._health.blind(Unauthorized(error, status=401, code=None))
         self._account.report(
@@ -160,12 +162,13 @@ class GuardRunner:
             read_at_s=sight.read_at_s,
             in_flight=self._executor.in_flight,
         )
-        self._stop_losses.keep(sight, execution.id, self._actions)
-        reminded = self._remind(decisions.items, execution)
+        acted_on = frozenset(end.position_id for end in ends)
+        self._stop_losses.keep(sight, execution.id, self._actions, acted_on=acted_on)
+        reminded = self._remind(decisions, execution)
         if not (ends or stalled or sight.recovered or reminded):
             self._observations.checked(self.guard.id, self.guard.account_id, execution.started_at)
             return 0
-        return await self._conclude(execution, sight, decisions.items, ends, stalled=stalled)
+        return await self._conclude(execution, sight, decisions, ends, stalled=stalled)
 
     async def _conclude(
         self,
@@ -198,7 +201,7 @@ class GuardRunner:
 
     async def _act(
         self, decisions: Sequence[Decision], execution: Execution, sight: Sight
-    ) -> tuple[list[ActionRecord], bool]:
+    ) -> tuple[list[Answer], bool]:
         """Carry out what was decided, worst first, side by side; say if some did not end.
 
         Reductions that were cut short after their close come first: their time is short.
@@ -225,19 +228,19 @@ class GuardRunner:
                 unfinished=len(unfinished),
                 advice="the actions go on and are settled; see the exchange's answer times",
             )
-        return [end for task in tasks if task.done() for end in task.result()], bool(unfinished)
+        return [task.result() for task in tasks if task.done()], bool(unfinished)
 
     def _under_way(self, record: ActionRecord) -> bool:
         return record.position_id in self._executor.in_flight
 
-    async def _reopen(self, record: ActionRecord, deadline_s: float) -> list[ActionRecord]:
+    async def _reopen(self, record: ActionRecord, deadline_s: float) -> Answer:
         end = await self._protector.reopen(record, deadline_s=deadline_s)
         self._take_note(end)
-        return [end.record]
+        return Answer(ends=(end.record,))
 
     def _take_note(self, end: ActionEnd) -> None:
         """Tell how an action ended, and disarm the guard where the key was refused."""
-        self._tell_end(end.record)
+        self._account.ended(end.record)
         if end.unauthorized:
             self._refusals.append(end.record.error or "refused")
             self._on_refused()
@@ -245,14 +248,6 @@ class GuardRunner:
     def _take_refusals(self) -> list[str]:
         refusals, self._refusals = self._refusals, []
         return refusals
-
-    def _tell_end(self, record: ActionRecord) -> None:
-        if not record.kind.protects or not (record.status.settled or record.frozen):
-            return
-        self._account.acted_on(record)
-        self._notifier.tell(
-            telling.of_action(record, notice_id=self._new_id(), at=self._clock.now())
-        )
 
     def _remind(self, decisions: Sequence[Decision], execution: Execution) -> bool:
         """Tell of breaches that nothing is done about; return whether any was due."""

@@ -29,14 +29,21 @@ def intent(
     """Return the intent of a decision whose verdict is ACT.
 
     `resumes` is a close that an earlier run left unsettled on a position that still runs: it is
-    asked for again under its own id. A dry run's intent is settled at once as not having
-    happened. A reduction has a tag, by which the order is found again.
+    asked for again under its own id, for the position as it is now. A dry run's intent is settled
+    at once as not having happened. A reduction has a tag, by which the order is found again.
     """
     plan, episode = decision.plan, decision.episode
     if plan is None or episode is None:
         raise ValueError("only a decision to act has an intent")
     if resumes is not None:
-        return replace(resumes, status=ActionStatus.SENT, sent_at=now)
+        return replace(
+            resumes,
+            status=ActionStatus.SENT,
+            sent_at=now,
+            before=PositionState.of(decision.position, decision.assessment.price),
+            quantity=plan.quantity if resumes.kind is plan.kind else resumes.quantity,
+            reopening=plan.reopening if resumes.kind is plan.kind else resumes.reopening,
+        )
     return ActionRecord(
         id=action_id,
         execution_id=execution_id,

@@ -9,6 +9,7 @@ from marginguard.domain.breach import covers
 from marginguard.domain.errors import MarginguardError, StaleData
 from marginguard.domain.model import Balance, MarginMode, Position, PriceQuote
 from marginguard.domain.records import ActionRecord
+from marginguard.engine.account import Account
 from marginguard.engine.book import Book
 from marginguard.engine.execution import Execution
 from marginguard.engine.executor import Executor
@@ -33,12 +34,14 @@ class Looker:
     def __init__(
         self,
         *,
+        account: Account,
         book: Book,
         executor: Executor,
         prices: PriceSource,
         clock: Clock,
         settings: EngineSettings,
     ) -> None:
+        self._account = account
         self._book = book
         self._executor = executor
         self._prices = prices
@@ -102,7 +105,10 @@ class Looker:
     async def _settle(
         self, positions: tuple[Position, ...], read_at_s: float
     ) -> tuple[ActionRecord, ...]:
-        """Settle side by side what can be settled; return what no longer is as it was."""
+        """Settle side by side what can be settled; return the protective steps that changed.
+
+        How one ended is told at once: what comes after it may fail.
+        """
         left = [
             record
             for record in self._book.unsettled
@@ -110,6 +116,18 @@ class Looker:
             and not (record.is_reopening and record.sent_at is None)
         ]
         settled = await asyncio.gather(
-            *(self._executor.settle(record, self._book, positions, read_at_s) for record in left)
+            *(self._settle_one(record, positions, read_at_s) for record in left)
         )
-        return tuple(new for old, new in zip(left, settled, strict=True) if new is not old)
+        return tuple(
+            new
+            for old, new in zip(left, settled, strict=True)
+            if new is not old and new.kind.protects
+        )
+
+    async def _settle_one(
+        self, record: ActionRecord, positions: tuple[Position, ...], read_at_s: float
+    ) -> ActionRecord:
+        settled = await self._executor.settle(record, self._book, positions, read_at_s)
+        if settled is not record:
+            self._account.ended(settled)
+        return settled

@@ -2,18 +2,18 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from marginguard.aio import sleep_or_stop
-from marginguard.domain.decision import Decision, Verdict, View
+from marginguard.domain.decision import Decision, View
 from marginguard.domain.errors import MarginguardError
 from marginguard.domain.model import ActionKind, PriceQuote
 from marginguard.domain.outcome import OutcomeKind
 from marginguard.domain.policy import decide
 from marginguard.domain.records import ActionRecord, ActionStatus
 from marginguard.domain.reduction import Impossible, finish_reopening
-from marginguard.domain.units import PositionId
+from marginguard.domain.units import PositionId, Sats
 from marginguard.engine.action import Action
 from marginguard.engine.book import Book
 from marginguard.engine.execution import Execution
@@ -23,6 +23,14 @@ from marginguard.engine.looking import Looker, Sight
 from marginguard.engine.proving import ended
 from marginguard.engine.settings import EngineSettings, Guard
 from marginguard.ports import Clock, PriceSource
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What was done about one position, and the last `decision` on it if there was one."""
+
+    ends: tuple[ActionRecord, ...] = ()
+    decision: Decision | None = None
 
 
 class Protector:
@@ -59,7 +67,7 @@ class Protector:
         return View(
             positions=sight.positions,
             quote=sight.quote,
-            balance=sight.balance.available if sight.balance else None,
+            balance=self._unspent(sight),
             pending=tuple(
                 self._executor.pending(record)
                 for record in self._book.unsettled
@@ -78,8 +86,30 @@ class Protector:
         *,
         deadline_s: float,
         on_end: Callable[[ActionEnd], None],
-    ) -> list[ActionRecord]:
-        """Carry out a decision to act; where the exchange refuses it, the fallback at once."""
+    ) -> Answer:
+        """Carry out a decision to act; where the exchange refuses it, the fallback at once.
+
+        First it waits for its turn, those at worse risk being before it in line: the exchange
+        takes few calls, and one that is to wait for the limits is better decided on afresh. What
+        has no turn by `deadline_s` (monotonic) is left to the next run.
+        """
+        async with self._executor.turns:
+            now_s = self._clock.monotonic()
+            if now_s >= deadline_s or self._executor.stop.is_set():
+                return Answer(decision=decision)
+            if now_s - sight.read_at_s > self._settings.view_max_age_s / 2:
+                sight = await self._look_again(execution, sight, deadline_s)
+                decision = self._decide_again(decision, sight, frozenset())
+            return await self._protect(decision, execution, sight, deadline_s, on_end)
+
+    async def _protect(
+        self,
+        decision: Decision,
+        execution: Execution,
+        sight: Sight,
+        deadline_s: float,
+        on_end: Callable[[ActionEnd], None],
+    ) -> Answer:
         ends: list[ActionRecord] = []
         refused: frozenset[ActionKind] = frozenset()
         while decision.plan is not None:
@@ -87,12 +117,12 @@ class Protector:
             end = await self._carry_out(decision, execution, sight, deadline_s)
             on_end(end)
             ends.append(end.record)
-            if not _was_refused(end):
+            if not _was_refused(end) or self._executor.stop.is_set():
                 break
             refused |= {kind}
             sight = await self._look_again(execution, sight, deadline_s)
-            decision = await self._decide_again(decision, sight, refused)
-        return ends
+            decision = self._decide_again(decision, sight, refused)
+        return Answer(ends=tuple(ends), decision=decision)
 
     async def reopen(self, record: ActionRecord, *, deadline_s: float) -> ActionEnd:
         """Open the rest of a trade that a reduction closed."""
@@ -106,6 +136,13 @@ class Protector:
         )
         return await action.carry_out()
 
+    def _unspent(self, sight: Sight) -> Sats | None:
+        """Return the balance less what an action that is not settled may still take from it."""
+        if sight.balance is None:
+            return None
+        pending = sum(r.amount for r in self._book.unsettled if r.kind.spends and not r.frozen)
+        return Sats(max(0, sight.balance.available - pending))
+
     def _spending_barred(self) -> str | None:
         if not self._book.writable:
             return "the journal cannot be written, so nothing is spent"
@@ -116,18 +153,21 @@ class Protector:
     async def _carry_out(
         self, decision: Decision, execution: Execution, sight: Sight, deadline_s: float
     ) -> ActionEnd:
-        left = self._book.unsettled_close(decision.position.id)
+        left = None
+        if not self._guard.dry_run:
+            left = self._book.unsettled_close(decision.position.id)
         if left is not None and _gives_way(left, decision):
             error = "the whole position is closed instead"
             await self._book.write(ended(left, ActionStatus.GONE, self._clock.now(), error=error))
             left = None
+        resumes = left if left is not None and _is_asked_for_again(left, decision) else None
         record = intent(
             decision,
             guard=self._guard,
             execution_id=execution.id,
             action_id=self._new_id(),
             now=self._clock.now(),
-            resumes=left,
+            resumes=resumes,
         )
         if self._guard.dry_run:
             await self._book.write(record)
@@ -139,7 +179,7 @@ class Protector:
             executor=self._executor,
             read_at_s=sight.read_at_s,
             deadline_s=deadline_s,
-            resumed=left is not None,
+            resumed=resumes is not None,
         )
         end = await action.carry_out()
         if end.record.is_reopening and not end.record.status.settled:
@@ -148,6 +188,8 @@ class Protector:
 
     async def _prepare_reopening(self, record: ActionRecord) -> ActionRecord | Impossible:
         """Size the rest by the price of this moment, or say why it stays closed."""
+        if self._guard.dry_run or not self._guard.rules.auto_execution:
+            return Impossible(reason="the guard may no longer act")
         quote = await self._fresh_quote()
         if isinstance(quote, Impossible):
             return quote
@@ -188,23 +230,26 @@ class Protector:
         except (TimeoutError, MarginguardError):
             return sight
 
-    async def _decide_again(
+    def _decide_again(
         self, decision: Decision, sight: Sight, refused: frozenset[ActionKind]
     ) -> Decision:
         position_id = decision.position.id
         view = self.view(sight, {position_id: refused})
         decisions = decide(view, self._guard.rules, self._book.memory, self._clock.now())
-        await self._book.remember(decisions.memory)
+        self._book.adopt(decisions.memory)
         again = next((one for one in decisions.items if one.position.id == position_id), None)
-        if again is None or again.verdict is not Verdict.ACT:
-            return replace(decision, plan=None)
-        return again
+        return replace(decision, plan=None) if again is None else again
 
 
 def _gives_way(left: ActionRecord, decision: Decision) -> bool:
     """Return whether a reduction that was begun gives way to closing the whole position."""
     closes = decision.plan is not None and decision.plan.kind is ActionKind.CLOSE_POSITION
     return closes and left.kind is ActionKind.REDUCE_POSITION
+
+
+def _is_asked_for_again(left: ActionRecord, decision: Decision) -> bool:
+    """Return whether the decided step is the one that an earlier run left unsettled."""
+    return decision.plan is not None and decision.plan.kind is left.kind
 
 
 def _was_refused(end: ActionEnd) -> bool:

@@ -9,7 +9,6 @@ from marginguard.domain.model import ClosedTrade, CrossOrder, Position
 from marginguard.domain.proof import (
     Proof,
     prove_added_margin,
-    prove_close,
     prove_close_of_ours,
     prove_cut,
     prove_deposit,
@@ -51,12 +50,13 @@ async def inspect(
     positions: tuple[Position, ...],
     read_at_s: float,
     *,
+    since: datetime,
     seen_transfers: Collection[str] = (),
 ) -> Inspection:
     """Hold an action against a read of all running positions.
 
-    Reads the lists of closed trades, filled orders or transfers too where the proof is there.
-    Raises what these reads raise.
+    `since` is when it was first sent, by the clock as it goes now. Reads the lists of closed
+    trades, filled orders or transfers too where the proof is there. Raises what these reads raise.
     """
     running = next((p for p in positions if p.id == record.position_id), None)
     if record.is_reopening:
@@ -64,7 +64,16 @@ async def inspect(
     if record.closes:
         return await _inspect_close(exchange, record, running, read_at_s)
     if record.kind.spends and record.position_id == CROSS:
-        return await _inspect_deposit(exchange, record, running, read_at_s, seen_transfers)
+        deposits = await exchange.deposits(since - _CLOCK_ERROR)
+        unused = [t for t in deposits if t.id not in seen_transfers]
+        ours = next((t.id for t in unused if t.amount == record.amount), None)
+        return Inspection(
+            proof=prove_deposit(record.before, record.amount, unused, running),
+            read_at_s=read_at_s,
+            running=running,
+            transfer_id=ours,
+            gone=running is None,
+        )
     order = None
     if record.kind.spends:
         proof = prove_added_margin(record.before, record.amount, running)
@@ -99,31 +108,9 @@ async def _inspect_close(
     if running is None:
         since = record.intended_at - _CLOCKS_MAY_DIFFER_BY
         closed = await exchange.closed_trade(record.position_id, since)
-    if record.reopening is None:
-        proof = prove_close(running, closed)
-    else:
-        proof = prove_close_of_ours(record, running, closed)
+    proof = prove_close_of_ours(record, running, closed)
     return Inspection(
         proof=proof, read_at_s=read_at_s, running=running, closed=closed, gone=running is None
-    )
-
-
-async def _inspect_deposit(
-    exchange: Exchange,
-    record: ActionRecord,
-    running: Position | None,
-    read_at_s: float,
-    seen_transfers: Collection[str],
-) -> Inspection:
-    deposits = await exchange.deposits(record.intended_at - _CLOCK_ERROR)
-    unused = [t for t in deposits if t.id not in seen_transfers]
-    ours = next((t.id for t in unused if t.amount == record.amount), None)
-    return Inspection(
-        proof=prove_deposit(record.amount, unused, running),
-        read_at_s=read_at_s,
-        running=running,
-        transfer_id=ours,
-        gone=running is None,
     )
 
 
@@ -156,6 +143,7 @@ def proved(record: ActionRecord, inspection: Inspection, now: datetime) -> Actio
         settled_at=now,
         error=None,
         frozen=False,
+        exchange_id=inspection.transfer_id or record.exchange_id,
         successor=_successor(record, inspection),
         proof=_in_words(record, inspection),
     )

@@ -41,19 +41,30 @@ class Scheduler:
         self._first_pass = first_pass
         self._wakes = {runner.guard.id: asyncio.Event() for runner in runners}
         self._woken_s: dict[GuardId, float] = {}
+        self._deferred: dict[GuardId, asyncio.TimerHandle] = {}
         if not self._not_run_yet:
             first_pass.set()
 
     def wake(self, guard_id: GuardId) -> None:
         """Run a guard now instead of at its beat, or again if a run of it is under way.
 
-        At most once in `WAKE_SPACING_S`: a breach that a guard can do nothing about must not use
-        up the exchange's limits.
+        At most once in `WAKE_SPACING_S`, a later one waiting until then: a breach that a guard
+        can do nothing about must not use up the exchange's limits.
         """
-        now_s = self._clock.monotonic()
-        if now_s - self._woken_s.get(guard_id, float("-inf")) >= WAKE_SPACING_S:
-            self._woken_s[guard_id] = now_s
-            self._wakes[guard_id].set()
+        wait_s = self._woken_s.get(guard_id, float("-inf")) + WAKE_SPACING_S
+        wait_s -= self._clock.monotonic()
+        if wait_s <= 0:
+            self._wake_now(guard_id)
+        elif guard_id not in self._deferred:
+            loop = asyncio.get_running_loop()
+            self._deferred[guard_id] = loop.call_later(wait_s, self._wake_now, guard_id)
+
+    def _wake_now(self, guard_id: GuardId) -> None:
+        deferred = self._deferred.pop(guard_id, None)
+        if deferred is not None:
+            deferred.cancel()
+        self._woken_s[guard_id] = self._clock.monotonic()
+        self._wakes[guard_id].set()
 
     async def run(self) -> None:
         """Run the guards; returns after `stop` once no run is under way any more."""
@@ -61,6 +72,8 @@ class Scheduler:
             for runner in self._runners:
                 group.create_task(self._keep_running(runner), name=f"guard:{runner.guard.id}")
             await self._stop.wait()
+            for deferred in self._deferred.values():
+                deferred.cancel()
             for wake in self._wakes.values():
                 wake.set()
 

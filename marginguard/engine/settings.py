@@ -39,7 +39,8 @@ class Guard:
     """One guard as the engine runs it.
 
     A dry run does everything but send. With real-time monitoring a price that breaches runs the
-    guard at once; without, the interval does the work.
+    guard at once; without, the interval does the work. `plan` is its user's; where time is short
+    the guards of a larger `priority` go first.
     """
 
     id: GuardId
@@ -48,3 +49,5 @@ class Guard:
     rules: Rules
     dry_run: bool = False
     real_time_monitoring: bool = True
+    plan: str = "lifetime"
+    priority: int = 5

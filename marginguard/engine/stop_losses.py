@@ -1,13 +1,14 @@
 """Keeping the backstop: the stop-losses on the exchange follow margin, funding and quantity."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from uuid import UUID
 
 import structlog
 
 from marginguard.domain.backstop import StopLossChange, stop_loss_changes
 from marginguard.domain.records import ActionRecord, ActionStatus
+from marginguard.domain.units import PositionId
 from marginguard.engine import telling
 from marginguard.engine.action import Action
 from marginguard.engine.book import Book
@@ -50,13 +51,22 @@ class StopLossKeeper:
         self._failed = Reminder(repeat_s=FAILED_REPEAT_S)
         self._round: asyncio.Task[None] | None = None
 
-    def keep(self, sight: Sight, execution_id: UUID, tasks: asyncio.TaskGroup) -> None:
-        """Bring the stop-losses in line with what was just read; returns at once."""
+    def keep(
+        self,
+        sight: Sight,
+        execution_id: UUID,
+        tasks: asyncio.TaskGroup,
+        *,
+        acted_on: Collection[PositionId] = (),
+    ) -> None:
+        """Bring the stop-losses in line with what was just read; returns at once.
+
+        The positions that were `acted_on` since are no longer as they were read.
+        """
         if self._guard.dry_run or (self._round is not None and not self._round.done()):
             return
-        changes = stop_loss_changes(
-            sight.positions, sight.quote.last, self._guard.rules, self._book.memory
-        )
+        as_read = [one for one in sight.positions if one.id not in acted_on]
+        changes = stop_loss_changes(as_read, sight.quote.last, self._guard.rules, self._book.memory)
         if changes:
             work = self._change_all(changes, sight, execution_id)
             self._round = tasks.create_task(work, name=f"stop-losses:{self._guard.id}")

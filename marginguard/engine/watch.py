@@ -63,8 +63,16 @@ class Watch:
         positions = await self._executor.exchange.running_positions()
         for book in self._books:
             for record in book.unsettled:
-                await self._executor.settle(record, book, positions, read_at_s)
-        self._account.report(positions, await self._prices.quote(), read_at_s=read_at_s)
+                settled = await self._executor.settle(record, book, positions, read_at_s)
+                if settled is not record:
+                    self._account.ended(settled)
+        left = (record for book in self._books for record in book.unsettled)
+        self._account.report(
+            positions,
+            await self._prices.quote(),
+            read_at_s=read_at_s,
+            in_flight=frozenset(r.position_id for r in left if not r.frozen),
+        )
 
     def _warn(self, error: str) -> None:
         self._log.warning(

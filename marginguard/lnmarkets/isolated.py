@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import datetime
 from typing import Final
+from urllib.parse import urlencode
 
 from marginguard.domain.errors import Malformed
 from marginguard.domain.model import ClosedTrade, PendingTrade, Position, Side
@@ -12,9 +13,13 @@ from marginguard.lnmarkets import wire
 from marginguard.lnmarkets.calls import SignedCalls
 from marginguard.lnmarkets.limits import Urgency
 from marginguard.lnmarkets.paging import window
+from marginguard.lnmarkets.sharing import Shared
 
 _TRADES: Final = "/futures/isolated/trades"
 _TRADE: Final = "/futures/isolated/trade"
+
+_NEWEST_CLOSED: Final = 50
+"""Closed trades to look through first: a page that is small to send and to parse."""
 
 
 class IsolatedTrades:
@@ -22,6 +27,7 @@ class IsolatedTrades:
 
     def __init__(self, calls: SignedCalls) -> None:
         self._calls = calls
+        self._newest_closed = Shared(self._read_newest_closed)
 
     async def running(self) -> tuple[Position, ...]:
         """Return every running trade."""
@@ -155,6 +161,10 @@ class IsolatedTrades:
         """Ask once to cancel every limit order that waits; the outcome carries no id."""
         return await self._calls.change("POST", f"{_TRADES}/cancel-all", _canceled_all)
 
+    async def _read_newest_closed(self) -> tuple[ClosedTrade, ...]:
+        query = urlencode({"limit": _NEWEST_CLOSED})
+        return (await self._calls.read(f"{_TRADES}/closed", wire.closed_page, query)).items
+
     async def _find_closed(
         self,
         wanted: Callable[[ClosedTrade], bool],
@@ -167,6 +177,10 @@ class IsolatedTrades:
         def ended_since(trade: ClosedTrade) -> bool:
             return wanted(trade) and (trade.closed_at is None or trade.closed_at >= start)
 
+        # The trade asked for has nearly always ended just now, and others are asked for with it.
+        found = next(filter(ended_since, await self._newest_closed.get()), None)
+        if found is not None:
+            return found
         for query, must_be_whole in ((window(since=start), refuse_part), (window(), False)):
             listing = await self._calls.read_until(
                 f"{_TRADES}/closed", wire.closed_page, query, ended_since

@@ -99,6 +99,7 @@ class _ClosedTrade(Payload):
     canceled: bool = False
     exit_price: PriceOrZero | None
     pl: SignedAmount
+    margin: Amount
     closed: bool
     closed_at: AwareDatetime | None
     client_id: str | None = None
@@ -112,6 +113,7 @@ class _ClosedTrade(Payload):
             pl=Sats(self.pl),
             closed_at=self.closed_at,
             client_id=self.client_id,
+            margin=Sats(self.margin),
         )
 
 

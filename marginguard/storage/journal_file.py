@@ -9,13 +9,14 @@ import errno
 import os
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 from uuid import UUID
 
 from marginguard.domain.errors import ConfigError, Malformed
+from marginguard.domain.ledger import state_after
 from marginguard.domain.records import ActionRecord, GuardState, Record
 from marginguard.domain.units import GuardId
 from marginguard.storage import codec
@@ -54,15 +55,22 @@ class Memory:
         """Take in the next record."""
         self.last_seq = max(self.last_seq, entry.seq)
         match entry.record:
-            case ActionRecord(id=action_id, status=status):
-                if status.settled:
-                    self.unsettled.pop(action_id, None)
-                else:
-                    self.unsettled[action_id] = entry
+            case ActionRecord() as action:
+                self._note_action(action, entry)
             case GuardState(guard_id=guard_id):
                 self.guards[guard_id] = entry
             case _:
                 pass
+
+    def _note_action(self, action: ActionRecord, entry: Entry) -> None:
+        if action.status.settled:
+            self.unsettled.pop(action.id, None)
+        else:
+            self.unsettled[action.id] = entry
+        known = self.guards.get(action.guard_id)
+        if known is not None and isinstance(known.record, GuardState):
+            state = state_after(known.record, action)
+            self.guards[action.guard_id] = replace(known, record=state)
 
     def note_mark(self, seq: int) -> None:
         """Take in that everything up to `seq` is in the database."""

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import click
@@ -297,12 +298,15 @@ def test_json_describes_the_guards_of_a_good_configuration(path: Path) -> None:
     assert guard == {
         "id": "long",
         "account": "main",
+        "user": "owner",
+        "plan": "lifetime",
         "enabled": True,
         "auto_execution": True,
         "dry_run": False,
         "real_time_monitoring": True,
         "protection_mode": "unitario",
         "selected_positions": "all",
+        "max_positions": None,
         "cooldown_s": 60.0,
         "hysteresis": 5.0,
         "rungs": [{"margin_threshold": 80.0, "steps": [{"action": "close_position"}]}],
@@ -316,6 +320,135 @@ def test_json_describes_the_guards_of_a_good_configuration(path: Path) -> None:
             "max_spending_actions_per_hour": 6,
         },
     }
+
+
+BEYOND = f"""{GOOD}
+selected_positions = ["a", "b", "c"]
+protection_mode = "both"
+fallback = ["add_margin"]
+target_margin_level = 40
+[[guards.escalation]]
+margin_threshold = 90
+[[users]]
+id = "ana"
+plan = "free"
+"""
+
+
+def test_a_guard_beyond_its_plan_is_refused_and_points_to_the_fix(path: Path) -> None:
+    result = checked(path, BEYOND)
+    assert result.exit_code == 2
+    assert 'guards[1] "long".selected_positions: plan "free" allows a guard 2' in result.stderr
+    assert "  long: REFUSED, it guards nothing; --fix shows it within its plan" in result.stdout
+
+
+def test_fix_prints_the_guard_within_its_plan_and_writes_nothing(path: Path) -> None:
+    result = checked(path, BEYOND, "--fix")
+    assert (result.exit_code, path.read_text()) == (2, BEYOND)
+    fix = result.stdout[result.stdout.index("# guards[1]") :]
+    assert fix.splitlines() == [
+        '# guards[1] "long", brought within plan "free". Nothing was written.',
+        "# changed: selected_positions: the first 2 are kept; NO LONGER GUARDED: c",
+        '# changed: protection_mode: "both" becomes "unitario"',
+        '# changed: fallback: ["add_margin"] becomes []',
+        "# changed: target_margin_level: removed, since no action uses it any more",
+        '# or: leave the guard as it is, and move its user to plan "advanced"',
+        "[[guards]]",
+        'id = "long"',
+        'account = "main"',
+        "margin_threshold = 80",
+        'action = "close_position"',
+        'selected_positions = ["a", "b"]',
+        'protection_mode = "unitario"',
+        "fallback = []",
+        "",
+        "[[guards.escalation]]",
+        "margin_threshold = 90",
+    ]
+    mended = GOOD[: GOOD.index("[[guards]]")] + BEYOND[BEYOND.index("[[users]]") :] + fix
+    assert checked(path, mended).exit_code == 0
+
+
+def test_what_fix_leaves_to_the_owner_fits_a_terminal(path: Path) -> None:
+    text = BEYOND.replace("close_position", "add_margin").replace('["add_margin"]', "[]")
+    lines = checked(path, text, "--fix").stdout.splitlines()
+    start = lines.index('# guards[1] "long", NOT within plan "free" yet. Nothing was written.')
+    left = lines.index(
+        '# left to you: action: plan "free" has the action close_position alone, not'
+    )
+    assert lines[left + 1 : left + 4] == [
+        '#              add_margin; the smallest plan that allows it is "advanced"; or',
+        "#              write close_position there yourself, which takes more of the",
+        "#              position",
+    ]
+    assert 'action = "add_margin"' in lines[left:]
+    assert max(map(len, lines[start:])) <= 80
+
+
+def test_json_has_the_details_of_what_the_plan_does_not_allow(path: Path) -> None:
+    report = json.loads(checked(path, BEYOND, "--json").stdout)
+    (beyond,) = report["beyond_plan"]
+    assert (beyond["guard"], beyond["suggested_upgrade"]) == ("long", "advanced")
+    assert beyond["problems"] == [
+        {
+            "type": "position_count",
+            "current": 3,
+            "limit": 2,
+            "message": 'plan "free" allows a guard 2 positions at most, not 3',
+            "upgrade": "basic",
+        },
+        {
+            "type": "protection_mode_not_available",
+            "current": "both",
+            "available": ["unitario"],
+            "message": 'plan "free" has the protection mode unitario alone, not both',
+            "upgrade": "advanced",
+        },
+        {
+            "type": "action_not_available",
+            "current": "add_margin",
+            "available": ["close_position"],
+            "message": 'plan "free" has the action close_position alone, not add_margin',
+            "upgrade": "advanced",
+        },
+    ]
+    findings = report["findings"][:3]
+    assert {finding["action"] for finding in findings} == {"upgrade_plan"}
+    assert findings[0]["solution"] == (
+        'move its user to plan "basic", or run `marginguard check --fix`, which prints the guard'
+        " brought within its plan"
+    )
+    assert "fixes" not in report
+
+
+def test_json_has_the_fix(path: Path) -> None:
+    (fix,) = json.loads(checked(path, BEYOND, "--fix", "--json").stdout)["fixes"]
+    assert (fix["guard"], fix["plan"], fix["within_plan"]) == ("long", "free", True)
+    assert (len(fix["changes"]), fix["left_to_you"]) == (4, [])
+    assert fix["suggested_upgrade"] == "advanced"
+    assert tomllib.loads(fix["toml"])["guards"][0]["selected_positions"] == ["a", "b"]
+
+
+def test_what_no_plan_allows_is_to_be_fixed(path: Path) -> None:
+    text = GOOD.replace("80", "0.5") + "hysteresis = 0.1"
+    (finding,) = json.loads(checked(path, text, "--json").stdout)["findings"][:1]
+    assert finding["action"] == "fix_for_plan"
+    assert finding["solution"].startswith("run `marginguard check --fix`")
+
+
+def test_fix_says_when_there_is_nothing_to_fix(path: Path) -> None:
+    for text in (GOOD, GOOD.replace("80", "180")):
+        words = "No guard is refused for its plan: there is nothing to fix."
+        assert checked(path, text, "--fix").stdout.splitlines()[-1] == words
+    assert json.loads(checked(path, "x = 1", "--fix", "--json").stdout)["fixes"] == []
+
+
+def test_a_guard_over_all_positions_says_how_many_its_plan_covers(path: Path) -> None:
+    text = f"{GOOD}[[users]]\nid = 'ana'\nplan = 'free'"
+    result = checked(path, text)
+    assert result.exit_code == 0
+    assert 'on plan "free" it covers 2 positions at a time, the riskiest; any more' in result.stderr
+    assert "  long: the riskiest 2 positions (plan free) on account main" in result.stdout
 
 
 def test_json_of_a_file_that_cannot_be_read_is_json_too(path: Path) -> None:

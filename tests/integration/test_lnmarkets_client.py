@@ -402,6 +402,7 @@ async def test_a_closed_trade_is_found_and_the_paging_ends(exchange, account):
     assert trade_found is not None
     assert (trade_found.id, trade_found.exit_price) == (TRADE_ID, 95_000.5)
     assert queries(exchange) == [
+        {"limit": "50"},
         {"from": "2026-01-01T11:58:00.000Z", "limit": "1000"},
         {
             "from": "2026-01-01T11:58:00.000Z",
@@ -425,7 +426,7 @@ async def test_a_trade_is_found_where_the_list_goes_by_the_time_of_opening(excha
 async def test_a_trade_that_is_not_in_the_list_is_none(exchange, account):
     serve_closed(exchange, lambda _query: EMPTY_PAGE)
     assert await account.closed_trade(TRADE_ID, SINCE) is None
-    assert len(queries(exchange)) == 2
+    assert len(queries(exchange)) == 3
 
 
 async def test_a_trade_that_ended_before_is_none(exchange, account):
@@ -444,7 +445,7 @@ async def test_a_trade_that_ended_now_is_found_though_our_clock_is_ahead(exchang
 async def test_a_cursor_that_never_ends_is_not_followed_for_ever(exchange, account):
     serve_closed(exchange, lambda _query: {"data": [], "nextCursor": "again"})
     assert await account.closed_trade(TRADE_ID, SINCE) is None
-    assert len(queries(exchange)) == 10
+    assert len(queries(exchange)) == 11
 
 
 async def test_a_bad_record_in_the_closed_list_refuses_the_read(exchange, account):

@@ -67,7 +67,3 @@ def main() -> int:
     if chosen.replay is not None:
         return replay(chosen.replay)
     return run(chosen.first, chosen.seeds, chosen.jobs)
-
-
-
-

@@ -4,7 +4,13 @@ import random
 from collections import Counter
 from dataclasses import dataclass
 
-from marginguard.domain.errors import Malformed, MarginguardError, Transient, Unauthorized, Unreachable
+from marginguard.domain.errors import (
+    Malformed,
+    MarginguardError,
+    Transient,
+    Unauthorized,
+    Unreachable,
+)
 from marginguard.domain.outcome import OutcomeKind
 from tests.simulation.ledger import MOST_LATE_S, Wish
 
@@ -31,9 +37,9 @@ class PriceFault:
     confirmed: bool = True
 
     @property
-    def is_harmless(self) -> bool:
-        """Whether the price is the true one and new."""
-        return self.error is None and self.stale_s == 0.0 and self.factor == 1.0
+    def is_sight(self) -> bool:
+        """Whether whoever gets this sees a price, be it a false one."""
+        return self.error is None and self.stale_s == 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,8 +140,10 @@ class Faults:
             return ReadFault(delay_s=self.latency_s(), error=refused)
         dark = self.within(self.blackout_until_s)
         if dark or (self.on and self._random.random() < self._weather.reads):
-            kind = "unreachable" if dark else self._random.choice(
-                ("unreachable", "timeout", "transient", "malformed")
+            kind = (
+                "unreachable"
+                if dark
+                else self._random.choice(("unreachable", "timeout", "transient", "malformed"))
             )
             self.happened(f"read {kind}")
             delay_s = HTTP_TIMEOUT_S if kind == "timeout" else self.latency_s()
@@ -154,8 +162,10 @@ class Faults:
         dark = self.within(self.blackout_until_s)
         if not dark and not (self.on and self._random.random() < self._weather.prices):
             return PriceFault(delay_s=delay_s)
-        kind = "unreachable" if dark else self._random.choice(
-            ("unreachable", "timeout", "stale", "absurd", "unconfirmed")
+        kind = (
+            "unreachable"
+            if dark
+            else self._random.choice(("unreachable", "timeout", "stale", "absurd", "unconfirmed"))
         )
         self.happened(f"price {kind}")
         if kind == "stale":

@@ -205,8 +205,9 @@ class Invariants:
             if key not in self._breached_s:
                 world.counts["breaches"] += 1
                 self._breached_s[key] = world.agenda.now_s
-            if not self._reduced.holds(key, level):
-                self._look_at_deadline(plan, key, level)
+            if self._reduced.holds(key, level):
+                self._breached_s[key] = world.agenda.now_s
+            self._look_at_deadline(plan, key, level)
 
     def _look_at_deadline(self, plan, key, level):
         world, guard = self._world, plan.guard
@@ -219,7 +220,9 @@ class Invariants:
         told_s = self._told_s.get(key, 0.0)
         if guard.rules.mode is not ProtectionMode.UNITARIO:
             # What is done about one position may be what the portfolio's breach asks for.
-            told_s = max((at for (who, _), at in self._told_s.items() if who == guard.id), default=0)
+            told_s = max(
+                (at for (who, _), at in self._told_s.items() if who == guard.id), default=0
+            )
         since_s = max(self._breached_s[key], process.started_s, told_s)
         calm_s = max(since_s, world.faults.last_s, self._disturbed_s)
         pace_s = max(guard.rules.cooldown.total_seconds(), SETTLED_AFTER_S)

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from marginguard.domain.errors import DiskFull
-from marginguard.domain.records import ActionRecord, GuardState
+from marginguard.domain.records import ActionRecord
+from marginguard.storage.journal_file import Entry, Memory
 
 
 @dataclass(eq=False)
@@ -14,7 +15,7 @@ class _Append:
 
 
 class Disk:
-    """What survives: every record in the order of writing."""
+    """What survives: every record in the order of writing, replayed as the real journal does."""
 
     def __init__(self, world):
         self._world = world
@@ -22,7 +23,7 @@ class Disk:
         self._free_from_s = 0.0
         self.newest = {}
         self.intents = {}
-        self.states = {}
+        self._memory = Memory()
         self.refused = {}
         self._written = 0
 
@@ -52,11 +53,11 @@ class Disk:
         self.refused.update({r.id: r for r in records if isinstance(r, ActionRecord)})
 
     def unsettled_actions(self):
-        found = sorted(self.newest.values(), key=lambda entry: entry[0])
-        return tuple(record for _, record in found if not record.status.settled)
+        found = sorted(self._memory.unsettled.values(), key=lambda entry: entry.seq)
+        return tuple(entry.record for entry in found)
 
     def guard_states(self):
-        return dict(self.states)
+        return {guard_id: entry.record for guard_id, entry in self._memory.guards.items()}
 
     def actions(self):
         """Return the newest record of every action."""
@@ -72,6 +73,7 @@ class Disk:
 
     def _keep(self, record):
         self._written += 1
+        self._memory.note(Entry(seq=self._written, record=record))
         if isinstance(record, ActionRecord):
             self._world.log(
                 f"  disk: {record.kind.value} {record.position_id} {record.amount}"
@@ -79,8 +81,6 @@ class Disk:
             )
             self.intents.setdefault(record.id, (self._world.agenda.now_s, record))
             self.newest[record.id] = (self._written, record)
-        if isinstance(record, GuardState):
-            self.states[record.guard_id] = record
 
 
 class JournalPort:

@@ -4,7 +4,7 @@ from uuid import UUID
 
 from marginguard.domain.model import ActionKind
 from marginguard.domain.notice import NoticeKind
-from marginguard.simulator.trades import payout
+from marginguard.simulator.trades import Ending, payout
 
 ACTS_AGAIN_AFTER = 5.0
 """Points above the level at a reduction at which the rung acts again, where there is room."""
@@ -31,8 +31,9 @@ class Reductions:
 def at_the_wallets_cost(world, request, slippage):
     """Return how a trade was opened that should not be, in words, or None.
 
-    It is paid by what closing the old one brought, and only by a close of our own. `slippage` is
-    what the guard provides for, in percent.
+    It is paid by what closing the old one brought, and that by a close of our own; who has closed
+    it while a close of ours was under way cannot be told. `slippage` is what the guard provides
+    for, in percent.
     """
     record = request.record
     account = world.account(request.account)
@@ -42,12 +43,15 @@ def at_the_wallets_cost(world, request, slippage):
     opened = next(
         t for t in world.exchange.running_trades(account) if str(t.id) == request.exchange_id
     )
-    ours = [r for r in world.ledger.of(record.id) if r.wish.call == "close" and r.applied_s]
-    if not ours:
-        return f"though it was not closed by the guard but ended by {closed.closing.ending.value}"
+    ending = closed.closing.ending
+    asked = any(r.wish.call == "close" for r in world.ledger.of(record.id))
+    if ending is not Ending.CLOSE or not asked:
+        return f"though the guard did not close it: it ended by {ending.value}"
     # A market order fills where the market is: what it slips on its way nobody can promise.
-    planned = record.reopening.closed_price
-    slipped = abs(opened.entry_price - planned) / planned * 100
+    fill = opened.entry_price
+    since_s = world.agenda.now_s - (world.true_time() - closed.closing.at).total_seconds()
+    seen = [record.reopening.closed_price, *(p for at_s, p in world.prices if at_s > since_s)]
+    slipped = max(abs(fill - p) / p * 100 for p in seen)
     if opened.cost > payout(closed) and slipped <= slippage:
         return f"for {opened.cost} sats, and the close brought {payout(closed)}"
     return None

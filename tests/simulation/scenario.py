@@ -1,21 +1,18 @@
 """What one seed is about: the market's way, the accounts, the guards, and what befalls them."""
 
-import csv
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
-from functools import cache
-from pathlib import Path
 
 from marginguard.domain.budget import Budget
 from marginguard.domain.model import ActionKind, Side
 from marginguard.domain.rules import ProtectionMode, Rung
 from marginguard.engine.settings import EngineSettings, Guard
-from marginguard.simulator.candles import Candle
 from marginguard.simulator.trades import Order
 from tests.simulation.faults import FATES, Weather
+from tests.simulation.market import price_path
 from tests.unit.strategies import AMPLE, a_rung, some_rules
 
 QUIET_S = 160.0
@@ -71,6 +68,9 @@ class Life:
     down_s: float = 1.0
 
 
+FAIR_WEATHER = Weather()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
     """Everything that a seed decides beforehand."""
@@ -81,7 +81,7 @@ class Scenario:
     accounts: tuple[AccountPlan, ...]
     guards: tuple[GuardPlan, ...]
     path: tuple[tuple[float, float], ...]
-    weather: Weather = Weather()
+    weather: Weather = FAIR_WEATHER
     happenings: tuple[Happening, ...] = ()
     lives: tuple[Life, ...] = ()
     streamed: bool = True
@@ -96,7 +96,7 @@ def scenario(seed: int) -> Scenario:
     """Return the scenario of a seed."""
     draw = random.Random(f"{seed}/scenario")
     duration_s = draw.uniform(240.0, 600.0)
-    path = tuple(_path(draw, duration_s))
+    path = tuple(price_path(draw, duration_s))
     settings = EngineSettings(
         interval_s=draw.choice((5.0, 10.0, 10.0, 30.0)),
         settle_delay_s=draw.choice((0.0, 2.0)),
@@ -131,55 +131,6 @@ _STARTS = (
     datetime(2026, 3, 14, 15, 56, tzinfo=UTC),
     datetime(2026, 3, 14, 23, 57, tzinfo=UTC),
 )
-
-
-def _path(draw: random.Random, duration_s: float) -> Iterator[tuple[float, float]]:
-    """Yield times and prices: a real crash, up or down, or a random walk with leaps."""
-    if draw.random() < 0.6:
-        yield from _crash(draw, duration_s)
-        return
-    price = draw.uniform(20_000.0, 120_000.0)
-    at_s, spacing_s = 0.0, draw.choice((3.0, 10.0))
-    sigma = draw.choice((0.0005, 0.002, 0.006))
-    while at_s < duration_s:
-        yield at_s, _on_grid(price)
-        price *= 1.0 + draw.gauss(0.0, sigma)
-        if draw.random() < 0.01:
-            price *= draw.uniform(0.92, 1.08)
-        at_s += spacing_s
-
-
-def _crash(draw: random.Random, duration_s: float) -> Iterator[tuple[float, float]]:
-    candles = _candles()
-    spacing_s = draw.choice((3.0, 5.0, 15.0))
-    needed = int(duration_s / (4 * spacing_s)) + 1
-    first = draw.randrange(max(1, len(candles) - needed))
-    prices = [corner for candle in candles[first : first + needed] for corner in candle.corners]
-    scale = draw.uniform(3.0, 16.0)
-    upside_down = draw.random() < 0.3
-    for number, price in enumerate(prices):
-        scaled = scale * prices[0] ** 2 / price if upside_down else scale * price
-        yield number * spacing_s, _on_grid(scaled)
-
-
-@cache
-def _candles() -> tuple[Candle, ...]:
-    """Return 31 minutes of 17 May 2019, when the price fell by a sixth."""
-    with (Path(__file__).parent / "crash.csv").open(encoding="ascii", newline="") as file:
-        return tuple(
-            Candle(
-                time=datetime.fromtimestamp(int(row["time"]), UTC),
-                open=float(row["open"]),
-                high=float(row["high"]),
-                low=float(row["low"]),
-                close=float(row["close"]),
-            )
-            for row in csv.DictReader(file)
-        )
-
-
-def _on_grid(price: float) -> float:
-    return max(0.5, round(price * 2) / 2)
 
 
 def _account(draw: random.Random, account_id: str, path) -> AccountPlan:
@@ -297,7 +248,7 @@ def _budget(draw: random.Random, account: AccountPlan) -> Budget:
 
 def _weather(draw: random.Random) -> Weather:
     if draw.random() < 0.1:
-        return Weather()
+        return FAIR_WEATHER
     weights = tuple((name, draw.choice((0.0, 1.0, 1.0, 4.0)) + 0.01) for name in FATES)
     return Weather(
         reads=draw.choice((0.0, 0.01, 0.05, 0.3)),

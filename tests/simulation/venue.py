@@ -6,21 +6,12 @@ from fractions import Fraction
 from uuid import UUID
 
 from marginguard.domain.errors import Rejected
-from marginguard.domain.model import (
-    Balance,
-    ClosedTrade,
-    CrossOrder,
-    MarginMode,
-    Position,
-    Transfer,
-)
-from marginguard.domain.model import OrderType as DomainOrderType
+from marginguard.domain.model import Balance, ClosedTrade, CrossOrder, Position, Transfer
 from marginguard.domain.outcome import Outcome, OutcomeKind
 from marginguard.domain.units import CROSS
-from marginguard.simulator.contract import MAX_PRICE
-from marginguard.simulator.cross import CrossPosition
 from marginguard.simulator.orders import CrossRequest
-from marginguard.simulator.trades import Order, Trade
+from marginguard.simulator.trades import Order
+from tests.simulation.figures import closed_trade, cross_order, positions_of
 from tests.simulation.ledger import Request, Wish
 
 _CLOCK_SLACK = timedelta(minutes=2)
@@ -97,9 +88,7 @@ class SimulatedAccount:
         )
 
     async def set_stop_loss(self, position_id, price):
-        return await self._change(
-            Wish(call="set_stop_loss", position_id=position_id, price=price)
-        )
+        return await self._change(Wish(call="set_stop_loss", position_id=position_id, price=price))
 
     async def resync_clock(self):
         await self._process.step("resync_clock")
@@ -200,7 +189,7 @@ class SimulatedAccount:
     def _closed(self, start, wanted) -> ClosedTrade | None:
         for trade in self._exchange.closed_trades(self._account):
             if wanted(trade):
-                return None if trade.closing.at < start - _CLOCK_SLACK else _closed_trade(trade)
+                return None if trade.closing.at < start - _CLOCK_SLACK else closed_trade(trade)
         return None
 
     def _cross_end(self, start) -> ClosedTrade | None:
@@ -216,20 +205,7 @@ class SimulatedAccount:
         )
 
     def _orders(self) -> list[CrossOrder]:
-        return [
-            CrossOrder(
-                id=str(order.id),
-                type=DomainOrderType(order.type.value),
-                side=order.side,
-                quantity=order.quantity,
-                price=order.price,
-                trading_fee=order.trading_fee,
-                created_at=order.created_at,
-                filled_at=order.filled_at,
-                client_id=order.client_id,
-            )
-            for order in self._exchange.cross.filled_orders(self._account)
-        ]
+        return [cross_order(o) for o in self._exchange.cross.filled_orders(self._account)]
 
     def _transfers(self, start) -> tuple[Transfer, ...]:
         return tuple(
@@ -259,76 +235,12 @@ class SimulatedPrices:
         )
         if fault.factor != 1.0:
             quote = replace(quote, last=round(quote.last * fault.factor * 2) / 2)
-        if fault.is_harmless:
+        if fault.is_sight:
             self._process.saw_price()
         return quote
 
     def bear_out(self, position):
         """The world knows which price is true."""
-
-
-def positions_of(exchange, account) -> tuple[Position, ...]:
-    """Return every running position of an account as the exchange reports it."""
-    trades = [_position(trade, exchange.last) for trade in exchange.running_trades(account)]
-    cross = exchange.cross.position(account)
-    return (*trades, *([_cross_position(cross, exchange.last)] if cross.quantity else []))
-
-
-def _position(trade: Trade, last: float) -> Position:
-    return Position(
-        id=str(trade.id),
-        mode=MarginMode.ISOLATED,
-        side=trade.side,
-        quantity=trade.quantity,
-        entry_price=trade.entry_price,
-        margin=trade.margin,
-        maintenance_margin=trade.maintenance_margin,
-        leverage=trade.leverage,
-        pl=trade.pl_at(last),
-        liquidation_price=_below_the_highest(trade.liquidation),
-        stop_loss=trade.stop_loss,
-        take_profit=trade.take_profit,
-        entry_margin=trade.entry_margin,
-        funding_paid=trade.funding_fees,
-        cashed_in=trade.cashed_in_margin,
-        client_id=trade.client_id,
-        trailing_stop=trade.trailing_distance is not None,
-    )
-
-
-def _cross_position(cross: CrossPosition, last: float) -> Position:
-    return Position(
-        id=CROSS,
-        mode=MarginMode.CROSS,
-        side=cross.side,
-        quantity=cross.size,
-        entry_price=cross.entry_price,
-        margin=cross.margin,
-        maintenance_margin=cross.maintenance_margin,
-        leverage=float(cross.leverage),
-        pl=cross.pl_at(last),
-        liquidation_price=_below_the_highest(cross.liquidation),
-        stop_loss=None,
-        take_profit=None,
-        entry_margin=cross.running_margin,
-        funding_paid=cross.funding_fees,
-        cashed_in=0,
-        client_id=None,
-    )
-
-
-def _below_the_highest(liquidation: float | None) -> float | None:
-    return None if liquidation is None or liquidation >= MAX_PRICE else liquidation
-
-
-def _closed_trade(trade: Trade) -> ClosedTrade:
-    return ClosedTrade(
-        id=str(trade.id),
-        exit_price=trade.closing.price,
-        pl=trade.closing.pl,
-        closed_at=trade.closing.at,
-        client_id=trade.client_id,
-    )
 
 
 def _order(order) -> Order:

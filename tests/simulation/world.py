@@ -4,26 +4,21 @@ import random
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from logging import CRITICAL
 from uuid import UUID
 
-import structlog
-
-from marginguard.domain.errors import Rejected
-from marginguard.domain.model import PriceQuote, Side
+from marginguard.domain.model import PriceQuote
 from marginguard.engine.engine import Disarmed
-from marginguard.simulator.accounts import Credentials
 from marginguard.simulator.exchange import Exchange, seeded_ids
-from marginguard.simulator.orders import CrossRequest
 from tests.simulation.befalling import befall
 from tests.simulation.faults import Faults
 from tests.simulation.invariants import Invariants
 from tests.simulation.journal import Disk
 from tests.simulation.ledger import Ledger, Request, Wish
+from tests.simulation.logs import logging_to
 from tests.simulation.loop import Agenda
+from tests.simulation.opening import open_account
 from tests.simulation.process import Process
 from tests.simulation.scenario import GuardPlan, Life, Scenario
 from tests.simulation.venue import positions_of
@@ -48,7 +43,7 @@ class Result:
 def play(scenario: Scenario, *, verbose: bool = False) -> Result:
     """Play a scenario to its end, or to the first violation of an invariant."""
     world = World(scenario, verbose=verbose)
-    with _logging_to(world if verbose else None):
+    with logging_to(world if verbose else None):
         try:
             world.run()
         except Exception as error:  # noqa: BLE001 - whatever breaks a seed, it must be named
@@ -74,6 +69,7 @@ class World:
         self.lines: list[str] = []
         self.violations: list[str] = []
         self.steps = 0
+        self.prices: list[tuple[float, float]] = []
         self.wall_offset_s = 0.0
         self._verbose = verbose
         self.faults = Faults(scenario.seed, scenario.weather, self.agenda, self.counts, self.log)
@@ -141,9 +137,7 @@ class World:
         if not self._disabled():
             return ()
         guard = self.guards[0].guard
-        return (
-            Disarmed(guard_id=guard.id, account_id=guard.account_id, reason="enabled = false"),
-        )
+        return (Disarmed(guard_id=guard.id, account_id=guard.account_id, reason="enabled = false"),)
 
     def _disabled(self) -> bool:
         return self.scenario.disabled_later and self.number > 1
@@ -212,7 +206,7 @@ class World:
 
     def _prepare(self) -> None:
         for plan in self.scenario.accounts:
-            self._open_account(plan)
+            open_account(self, plan)
         self.guards = tuple(self._with_selection(plan) for plan in self.scenario.guards)
         for at_s, price in self.scenario.path:
             self.agenda.at(BEGIN_S + at_s, lambda price=price: self._move(price))
@@ -222,27 +216,6 @@ class World:
             )
         self.agenda.at(BEGIN_S + self.scenario.duration_s, self._calm_down)
         self.agenda.after(TICK_S, self._tick)
-
-    def _open_account(self, plan) -> None:
-        exchange = self.exchange
-        account = exchange.add_account(
-            Credentials(key=plan.id, secret="s", passphrase="p"), plan.balance
-        )
-        now = self.true_time()
-        for order in plan.trades:
-            try:
-                exchange.open_trade(account, order, now)
-            except Rejected as refusal:
-                self.log(f"not opened: {refusal}")
-        if plan.cross:
-            exchange.cross.set_leverage(account, plan.cross_leverage, now)
-            try:
-                exchange.cross.deposit(account, min(plan.cross_margin, account.balance), now)
-                side = Side.LONG if plan.cross > 0 else Side.SHORT
-                request = CrossRequest(side=side, quantity=abs(plan.cross))
-                exchange.cross.order(account, request, now)
-            except Rejected as refusal:
-                self.log(f"not opened: {refusal}")
 
     def _with_selection(self, plan: GuardPlan) -> GuardPlan:
         if plan.picks is None:
@@ -271,6 +244,7 @@ class World:
         before = {p.id for a in self.scenario.accounts for p in self.positions(a.id)}
         self.exchange.set_price(price, self.true_time())
         self.log(f"price {price}")
+        self.prices.append((self.agenda.now_s, price))
         after = {p.id for a in self.scenario.accounts for p in self.positions(a.id)}
         self.invariants.look()
         if len(after) < len(before):
@@ -318,32 +292,12 @@ class World:
         self.agenda.after(STOPPING_S, lambda: self._must_have_stopped(process))
 
     def _must_have_stopped(self, process: Process) -> None:
-        if self.process is process and process.alive:
+        if self.process is not process or not process.alive:
+            return
+        if process.frozen:
+            self.agenda.after(STOPPING_S, lambda: self._must_have_stopped(process))
+        else:
             self.violate(f"the engine did not stop within {STOPPING_S:g} s")
 
     def _stamp(self) -> str:
         return f"[{self.agenda.now_s - BEGIN_S:10.4f} p{self.number}]"
-
-
-@contextmanager
-def _logging_to(world: World | None):
-    """Send the engine's own log into the world's, or nowhere."""
-    before = structlog.get_config()
-
-    def keep(_logger, method, event):
-        text = " ".join(f"{key}={value}" for key, value in event.items() if key != "event")
-        world.log(f"  log {method} {event['event']} {text}")
-        raise structlog.DropEvent
-
-    def drop(_logger, _method, _event):
-        raise structlog.DropEvent
-
-    structlog.configure(
-        processors=[drop if world is None else keep],
-        wrapper_class=structlog.make_filtering_bound_logger(CRITICAL if world is None else 0),
-        cache_logger_on_first_use=False,
-    )
-    try:
-        yield
-    finally:
-        structlog.configure(**before)

@@ -5,9 +5,12 @@ from collections import deque
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
 from uuid_utils.compat import uuid7
 
 from marginguard.domain.errors import DiskFull, Unreachable
+from marginguard.domain.ledger import state_after
+from marginguard.domain.margin import profit_and_loss
 from marginguard.domain.memory import GuardMemory
 from marginguard.domain.model import (
     Balance,
@@ -28,10 +31,14 @@ from marginguard.engine.looking import Looker
 from marginguard.engine.protection import Protector
 from marginguard.engine.settings import EngineSettings, Guard
 from marginguard.engine.stop_losses import StopLossKeeper
-from tests.unit.strategies import NOON, a_position, some_rules
+from tests.unit.strategies import NOON, a_position, price_at, some_rules
 
 PROMPT = EngineSettings(action_base_delay_s=0.0, settle_delay_s=0.0, timeout_s=5.0)
 """Settings under which nothing waits."""
+
+
+class Crash(BaseException):
+    """The process dies."""
 
 
 class FakeClock:
@@ -66,7 +73,13 @@ class FakeJournal:
         return [r for r in newest.values() if not r.status.settled]
 
     def guard_states(self):
-        return {r.guard_id: r for r in self.records if isinstance(r, GuardState)}
+        states = {}
+        for record in self.records:
+            if isinstance(record, GuardState):
+                states[record.guard_id] = record
+            elif isinstance(record, ActionRecord) and record.guard_id in states:
+                states[record.guard_id] = state_after(states[record.guard_id], record)
+        return states
 
     def of(self, kind):
         return [r for r in self.records if isinstance(r, kind)]
@@ -90,6 +103,7 @@ class FakeExchange:
         self.read_errors = deque()
         self.balance_error = None
         self.on_call = lambda: None
+        self.dies_at = None
 
     async def balance(self):
         if self.balance_error is not None:
@@ -138,10 +152,16 @@ class FakeExchange:
     async def resync_clock(self):
         self.resyncs += 1
 
-    def end(self, position_id):
-        if self.positions.pop(position_id, None) is not None:
+    def end(self, position_id, price=None):
+        ended = self.positions.pop(position_id, None)
+        price = price or self.fill_price
+        if ended is not None:
             self.closed[position_id] = ClosedTrade(
-                id=position_id, exit_price=self.fill_price, pl=-50_000, closed_at=NOON
+                id=position_id,
+                exit_price=price,
+                pl=profit_and_loss(ended, price),
+                closed_at=NOON,
+                client_id=ended.client_id,
             )
 
     def top_up(self, position_id, amount):
@@ -195,6 +215,8 @@ class FakeExchange:
         processed, answer = self.script.popleft() if self.script else (True, done())
         if processed:
             process()
+        if self.dies_at is not None and len(self.calls) >= self.dies_at:
+            raise Crash
         return answer
 
 
@@ -271,6 +293,29 @@ class Rig:
         self.stop = asyncio.Event()
         self.start()
 
+    def market(self, position, level):
+        """Move the market to where `position` has used up `level` % of its margin."""
+        self.prices.price = self.exchange.fill_price = price_at(position, level)
+
+    def reconfigure(self, *, dry_run=False, **rules):
+        """Restart with another configuration."""
+        self.guard = replace(self.guard, rules=some_rules(**rules), dry_run=dry_run)
+        self.start()
+
+    async def crash(self, call, *, processed):
+        """Run until the process dies in the call of this number (from 1), and start another one.
+
+        `processed` says whether the exchange carries that call out.
+        """
+        exchange = self.exchange
+        exchange.script.extend([(True, done())] * (call - 1 - len(exchange.calls)))
+        exchange.script.append((processed, done()))
+        exchange.dies_at = call
+        with pytest.raises(BaseExceptionGroup):
+            await self.run()
+        exchange.dies_at = None
+        self.start()
+
     def start(self):
         """Make everything that a (re)started process makes, from what the journal holds."""
         self.executor = Executor(
@@ -310,6 +355,7 @@ class Rig:
 
     def _make_runner(self, actions):
         looker = Looker(
+            account=self.account,
             book=self.book,
             executor=self.executor,
             prices=self.prices,

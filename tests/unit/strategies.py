@@ -4,15 +4,18 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from math import floor
+from uuid import UUID
 
 from hypothesis import strategies as st
 
 from marginguard.domain.budget import Budget
 from marginguard.domain.decision import Pending, View
+from marginguard.domain.memory import GuardMemory, Setback
 from marginguard.domain.model import ActionKind, MarginMode, Position, PriceQuote, Side
-from marginguard.domain.records import PositionState
+from marginguard.domain.policy import decide
+from marginguard.domain.records import ActionRecord, ActionStatus, PositionState
 from marginguard.domain.rules import Ladder, Rules, Rung, Step
-from marginguard.domain.units import GuardId, Percent, PositionId, Price, Sats, Usd
+from marginguard.domain.units import AccountId, GuardId, Percent, PositionId, Price, Sats, Usd
 
 NOON = datetime(2026, 3, 14, 12, 0, tzinfo=UTC)
 """A fixed moment in the middle of a day (UTC)."""
@@ -141,6 +144,54 @@ def some_rules(
 def minutes(count):
     """Return a span of `count` minutes."""
     return timedelta(minutes=count)
+
+
+def at_level(level, *, position=None, **changes):
+    """Return a view of one position at a price where its level is about `level`."""
+    position = position or a_position()
+    return a_view(position, price=price_at(position, level), **changes)
+
+
+CLOSING = some_rules(action=ActionKind.CLOSE_POSITION)
+
+
+def decide_one(view, rules=CLOSING, memory=None, now=NOON):
+    """Decide about the only position of `view`; return the decision and the new memory."""
+    decisions = decide(view, rules, memory or GuardMemory(), now)
+    (decision,) = decisions.items
+    return decision, decisions.memory
+
+
+def acted(memory, decision, *, at, refusal=None):
+    """Return the memory after the step decided on worked, or was refused."""
+    kind, level = decision.plan.kind, decision.level
+    if refusal is None:
+        return memory.acted(decision.episode.id, kind=kind, at=at, level=level)
+    setback = Setback(kind=kind, at=at, level=level, reason=refusal)
+    return memory.refused(decision.episode.id, setback)
+
+
+def an_action(kind=ActionKind.ADD_MARGIN, *, position=None, number=1, **changes):
+    """Return the record of an action on `position` that was just intended, changed."""
+    position = position or a_position()
+    record = ActionRecord(
+        id=UUID(int=number),
+        execution_id=UUID(int=99),
+        guard_id=GuardId("guard-1"),
+        account_id=AccountId("account-1"),
+        position_id=position.id,
+        episode_id="",
+        kind=kind,
+        amount=Sats(0),
+        status=ActionStatus.INTENDED,
+        dry_run=False,
+        reason="a breach",
+        level=Percent(82.0),
+        threshold=Percent(80.0),
+        before=a_state(position),
+        intended_at=NOON,
+    )
+    return replace(record, **changes)
 
 
 sides = st.sampled_from(Side)

@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from structlog.testing import capture_logs
 
 from marginguard.domain.errors import ConfigError, DiskFull
+from marginguard.domain.ledger import state_after
 from marginguard.domain.records import ActionStatus
 from marginguard.storage import journal_file
 from marginguard.storage.journal import FileJournal
@@ -376,7 +377,7 @@ async def test_compaction_keeps_what_is_needed_and_nothing_else(tmp_path):
     crash(journal)
     reopened = await FileJournal.open(tmp_path)
     assert reopened.unsettled_actions() == (action, last[1])
-    assert reopened.guard_states() == {"guard-1": guard}
+    assert reopened.guard_states() == {"guard-1": state_after(guard, last[1])}
     assert await undrained(reopened) == last
     await reopened.close()
 
@@ -597,7 +598,13 @@ class JournalThroughEverything(RuleBasedStateMachine):
         return newest.values()
 
     def guards(self):
-        return {r.guard_id: r for r in self.records if hasattr(r, "armed")}
+        states = {}
+        for record in self.records:
+            if hasattr(record, "armed"):
+                states[record.guard_id] = record
+            elif hasattr(record, "intended_at") and record.guard_id in states:
+                states[record.guard_id] = state_after(states[record.guard_id], record)
+        return states
 
     def teardown(self):
         self.runner.run(self.journal.close())

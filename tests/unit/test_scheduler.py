@@ -143,9 +143,9 @@ async def test_a_guard_woken_while_it_runs_runs_once_more():
     assert runner.times() == [0, 4]
 
 
-async def test_wakes_are_spaced():
+async def test_wakes_are_spaced_and_none_is_lost():
     runner = FakeRunner()
-    await run_for(25, runner, wakes=[(10, "guard-1"), (10.5, "guard-1"), (11, "guard-1")])
+    await run_for(25, runner, wakes=[(10, "guard-1"), (10.5, "guard-1"), (10.7, "guard-1")])
     assert runner.times() == [0, 10, 11]
 
 

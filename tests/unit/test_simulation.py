@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from marginguard.engine.book import Book
 from marginguard.engine.executor import Executor
 from marginguard.engine.guard import GuardRunner
 from marginguard.engine.health import Health
-from tests.simulation.scenario import scenario
+from tests.simulation.scenario import Happening, scenario
 from tests.simulation.small import FATES_TO_CRASH_IN, one_breach
 from tests.simulation.venue import SimulatedAccount
 from tests.simulation.world import CALM, play
@@ -25,6 +27,23 @@ PARTS = 8
 SEEDS_OF_A_BROKEN_ENGINE = 80
 STEPS_TO_CRASH_AT = 25
 A_LIVELY_SEED = 12
+PROTECTING = [kind for kind in ActionKind if kind.protects]
+UNCERTAIN_FATES = ("lost", "applied_unheard", "very_late")
+BEFALLING = [
+    ("clock jump", -60.0),
+    ("clock jump", 60.0),
+    ("database slow", 20.0),
+    ("disk full", 8.0),
+    ("freeze", 12.0),
+    ("funding", 0.001),
+    ("funding", -0.001),
+    ("kill", 1.0),
+    ("restart", 1.0),
+    ("user cashes in", 0.05),
+    ("user closes", 0.0),
+    ("user deposits", 0.1),
+    ("user tops up", 0.2),
+]
 
 
 @pytest.mark.parametrize("part", range(PARTS))
@@ -38,7 +57,7 @@ def test_every_invariant_holds_whatever_happens(part):
 
 
 @pytest.mark.parametrize("mode", MarginMode)
-@pytest.mark.parametrize("kind", [kind for kind in ActionKind if kind.protects])
+@pytest.mark.parametrize("kind", PROTECTING)
 @pytest.mark.parametrize("fate", FATES_TO_CRASH_IN)
 def test_an_action_survives_a_crash_at_every_step(mode, kind, fate):
     """Failure 24: what a crash cut short is settled, done once, and on the record."""
@@ -54,6 +73,18 @@ def test_an_action_survives_a_crash_at_every_step(mode, kind, fate):
         assert result.counts["crashes"] == 1
         if result.violations:
             failed[step] = result.violations[0]
+    assert not failed
+
+
+@pytest.mark.parametrize(("name", "size"), BEFALLING)
+def test_an_action_survives_what_befalls_it_under_way(name, size):
+    """Failures 2, 8, 11, 12, 25, 26, 30: in the middle of every action, on both margins."""
+    failed = {}
+    for mode, kind, fate, at_s in product(MarginMode, PROTECTING, UNCERTAIN_FATES, (11.5, 15.0)):
+        happening = Happening(at_s=at_s, name=name, size=size)
+        result = play(replace(one_breach(mode, kind, fate), happenings=(happening,)))
+        if result.violations:
+            failed[f"{mode.value} {kind.value} {fate} at {at_s} s"] = result.violations[0]
     assert not failed
 
 

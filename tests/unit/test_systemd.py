@@ -102,6 +102,14 @@ def test_a_socket_that_is_gone_is_a_warning_and_no_error(tmp_path):
     )
 
 
+def test_a_systemd_that_reads_nothing_does_not_stop_the_daemon(listener):
+    manager = ServiceManager(listener.environ)
+    with structlog.testing.capture_logs() as logs:
+        while not logs:  # until the socket's queue is full
+            manager.watchdog()
+    assert (logs[0]["event"], logs[0]["error"]) == ("systemd.not_told", "timed out")
+
+
 def test_a_watchdog_without_a_socket_is_a_warning_that_says_what_to_do():
     with structlog.testing.capture_logs() as logs:
         ServiceManager({"WATCHDOG_USEC": "60000000"})
