@@ -19,6 +19,7 @@ from marginguard.domain.model import (
     Transfer,
 )
 from marginguard.domain.notice import Notice
+from marginguard.domain.notification import Notification
 from marginguard.domain.outcome import Outcome
 from marginguard.domain.records import ActionRecord, GuardState, Record
 from marginguard.domain.units import AccountId, GuardId, PositionId, Price, Sats, Usd
@@ -150,4 +151,35 @@ class Notifier(Protocol):
 
     def tell(self, notice: Notice) -> None:
         """Queue a notice; returns at once and never raises."""
+        ...
+
+
+class OutboxStore(Protocol):
+    """Where notifications are kept until they are delivered, and afterwards for the record."""
+
+    async def save(self, rows: Sequence[Notification]) -> None:
+        """Keep the rows, where an older revision never replaces a newer one.
+
+        Returns within about a second, once they are in the database or, while that is away, on
+        the disk or (the disk being full, too) in memory alone; never raises for any of these.
+        """
+        ...
+
+    async def left_behind(self) -> tuple[Notification, ...]:
+        """Return what an earlier life left on the disk, without the database; never raises."""
+        ...
+
+    async def unfinished(self, *, resent_only: bool = False) -> tuple[Notification, ...]:
+        """Return the database's pending notifications, with the others of the same notices.
+
+        With `resent_only` those that were made pending again within the last minutes. Raises
+        `DatabaseUnavailable`.
+        """
+        ...
+
+    async def delivered_since(self, since: datetime) -> Sequence[tuple[str, str, datetime]]:
+        """Return user, channel and time of what was delivered since then, the oldest first.
+
+        Raises `DatabaseUnavailable`.
+        """
         ...

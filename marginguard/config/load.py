@@ -30,6 +30,12 @@ from marginguard.config.problems import (
     Document,
     faults_of,
 )
+from marginguard.config.service import (
+    HeartbeatSettings,
+    HttpSettings,
+    LoggingSettings,
+    RetentionSettings,
+)
 from marginguard.config.sorting import RefusedGuard, Terms, sort_guards
 from marginguard.config.users import OWNER, UserSettings, plans_of
 from marginguard.domain.errors import ConfigError
@@ -51,6 +57,10 @@ class Config:
     actions: ActionsSettings
     database: DatabaseSettings
     notifications: NotificationsSettings
+    http: HttpSettings
+    heartbeat: HeartbeatSettings
+    logging: LoggingSettings
+    retention: RetentionSettings
     users: tuple[UserSettings, ...]
     owners: Mapping[AccountId, UserSettings]
     plans: Mapping[str, PlanLimits]
@@ -81,7 +91,12 @@ class Config:
             for secret in (account.key, account.secret, account.passphrase):
                 secrets.add(secret.get_secret_value())
         webhooks = (user.webhook_url for user in self.users)
-        for url in (self.database.url, self.notifications.webhook.url, *webhooks):
+        for url in (
+            self.database.url,
+            self.notifications.webhook.url,
+            self.heartbeat.url,
+            *webhooks,
+        ):
             if url is not None:
                 secrets.update(_secret_parts(url))
         return frozenset(secrets)
@@ -131,6 +146,10 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
         actions=file.actions,
         database=file.database,
         notifications=file.notifications,
+        http=file.http,
+        heartbeat=file.heartbeat,
+        logging=file.logging,
+        retention=file.retention,
         users=users,
         owners={account.id: by_id[account.user] for account in accounts},
         plans=plans_of(file.plans),

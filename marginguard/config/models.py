@@ -23,6 +23,12 @@ from marginguard.config.fields import (
     Whole,
     told,
 )
+from marginguard.config.service import (
+    HeartbeatSettings,
+    HttpSettings,
+    LoggingSettings,
+    RetentionSettings,
+)
 from marginguard.config.table import NAME, NAMED, SECRET, Table
 from marginguard.config.users import PlanSettings, UserSettings
 from marginguard.domain.units import AccountId
@@ -171,6 +177,16 @@ class Sections(Table):
     notifications: NotificationsSettings = Field(
         default_factory=NotificationsSettings,
         description="a table, written [notifications.webhook]",
+    )
+    http: HttpSettings = Field(default_factory=HttpSettings, description="a table, written [http]")
+    heartbeat: HeartbeatSettings = Field(
+        default_factory=HeartbeatSettings, description="a table, written [heartbeat]"
+    )
+    logging: LoggingSettings = Field(
+        default_factory=LoggingSettings, description="a table, written [logging]"
+    )
+    retention: RetentionSettings = Field(
+        default_factory=RetentionSettings, description="a table, written [retention]"
     )
 
 

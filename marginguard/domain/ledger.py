@@ -77,7 +77,9 @@ def _remember_stop_loss(memory: GuardMemory, record: ActionRecord) -> GuardMemor
         return memory
     if record.status is ActionStatus.DONE:
         prices = asked
-    elif record.status in {ActionStatus.REJECTED, ActionStatus.GONE}:
+    elif record.status is ActionStatus.GONE:
+        prices = known  # it may have stood there, and come to stand there again
+    elif record.status is ActionStatus.REJECTED:
         prices = tuple(p for p in known if p not in asked or p == record.before.stop_loss)
     else:
         prices = tuple(dict.fromkeys((*known, *asked)))

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
 from uuid import UUID
 
 from marginguard.domain.units import AccountId, GuardId, PositionId
@@ -24,6 +26,62 @@ class NoticeKind(StrEnum):
     POSITION_GONE = "position_gone"
     POSITION_OPENED = "position_opened"
     POSITION_CHANGED = "position_changed"
+    POSITION_LIQUIDATED = "position_liquidated"
+    RISK_RISING = "risk_rising"
+    BALANCE_LOW = "balance_low"
+    BUDGET_SPENT = "budget_spent"
+    CREDENTIALS_REFUSED = "credentials_refused"
+    CLOCK_OFF = "clock_off"
+    RECOVERED = "recovered"
+    DAEMON_STARTED = "daemon_started"
+    DAEMON_STOPPED = "daemon_stopped"
+    CONFIG_RELOADED = "config_reloaded"
+    CONFIG_REFUSED = "config_refused"
+    TEST = "test"
+
+
+class Event(StrEnum):
+    """What a user asks to be told of: several kinds of notices under one name."""
+
+    EXECUTION_SUCCEEDED = "execution_succeeded"
+    EXECUTION_FAILED = "execution_failed"
+    THRESHOLD_ALERT = "threshold_alert"
+    ACCOUNT_WARNING = "account_warning"
+    POSITION_ENDED = "position_ended"
+    POSITION_CHANGED = "position_changed"
+    DAEMON = "daemon"
+    RECOVERED = "recovered"
+    TEST = "test"
+
+
+EVENT_OF: Final[Mapping[NoticeKind, Event]] = MappingProxyType(
+    {
+        NoticeKind.ACTION_DONE: Event.EXECUTION_SUCCEEDED,
+        NoticeKind.ACTION_FAILED: Event.EXECUTION_FAILED,
+        NoticeKind.EXECUTION_FAILED: Event.EXECUTION_FAILED,
+        NoticeKind.THRESHOLD_REACHED: Event.THRESHOLD_ALERT,
+        NoticeKind.UNPROTECTED: Event.THRESHOLD_ALERT,
+        NoticeKind.RISK_RISING: Event.THRESHOLD_ALERT,
+        NoticeKind.GUARD_DISARMED: Event.ACCOUNT_WARNING,
+        NoticeKind.GUARD_DEGRADED: Event.ACCOUNT_WARNING,
+        NoticeKind.POSITION_NOT_COVERED: Event.ACCOUNT_WARNING,
+        NoticeKind.BALANCE_LOW: Event.ACCOUNT_WARNING,
+        NoticeKind.BUDGET_SPENT: Event.ACCOUNT_WARNING,
+        NoticeKind.CREDENTIALS_REFUSED: Event.ACCOUNT_WARNING,
+        NoticeKind.CLOCK_OFF: Event.ACCOUNT_WARNING,
+        NoticeKind.POSITION_GONE: Event.POSITION_ENDED,
+        NoticeKind.POSITION_LIQUIDATED: Event.POSITION_ENDED,
+        NoticeKind.POSITION_OPENED: Event.POSITION_CHANGED,
+        NoticeKind.POSITION_CHANGED: Event.POSITION_CHANGED,
+        NoticeKind.GUARD_ARMED: Event.RECOVERED,
+        NoticeKind.RECOVERED: Event.RECOVERED,
+        NoticeKind.DAEMON_STARTED: Event.DAEMON,
+        NoticeKind.DAEMON_STOPPED: Event.DAEMON,
+        NoticeKind.CONFIG_RELOADED: Event.DAEMON,
+        NoticeKind.CONFIG_REFUSED: Event.DAEMON,
+        NoticeKind.TEST: Event.TEST,
+    }
+)
 
 
 class Severity(StrEnum):

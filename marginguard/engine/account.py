@@ -64,9 +64,12 @@ class Account:
         quote: PriceQuote,
         *,
         read_at_s: float,
-        in_flight: Collection[PositionId] = (),
+        left_behind: Collection[PositionId] = (),
     ) -> None:
-        """Take in a complete read of the account's positions, made at `read_at_s` (monotonic)."""
+        """Take in a complete read of the account's positions, made at `read_at_s` (monotonic).
+
+        On those `left_behind` there are unsettled actions of guards that are no longer run.
+        """
         if read_at_s < self._read_at_s:
             return  # another guard's read is newer: what changed since then is known already
         self._read_at_s = read_at_s
@@ -79,7 +82,7 @@ class Account:
         now = {position.id: position for position in positions}
         before = self._running
         self._acted_s = {id_: at_s for id_, at_s in self._acted_s.items() if at_s >= read_at_s}
-        ours = frozenset(in_flight) | self._unsettled() | self._acted_s.keys()
+        ours = frozenset(left_behind) | self._unsettled() | self._acted_s.keys()
         if before is not None:
             self._tell_changes(before, now, ours)
         # What our action makes of a position is known once it has ended, and compared then.

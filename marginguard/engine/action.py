@@ -78,7 +78,9 @@ class Action:
                 if isinstance(prepared, Impossible):
                     return await self._give_up(prepared.reason)
                 self._record, self._read_at_s = prepared, self._clock.monotonic()
-            if not await self._write() and self._record.kind.spends:
+            # An order that nobody would know of after a crash could be sent again.
+            needs_journal = self._record.kind.spends or self._record.is_reopening
+            if not await self._write() and needs_journal:
                 return await self._end(ActionStatus.REJECTED, "the journal cannot be written")
             # The last thing before sending: a process that was frozen meanwhile stops here.
             if self._clock.monotonic() - self._read_at_s > self._settings.view_max_age_s:

@@ -199,6 +199,9 @@ class Executor:
         now = self.clock.now()
         if record.repeatable and inspection.gone:
             return ended(record, ActionStatus.GONE, now, error="the position no longer runs")
+        if record.kind is ActionKind.SET_STOP_LOSS and record.outcome != OutcomeKind.NOT_SENT:
+            error = "no such stop-loss stands: it was never set, or was changed since"
+            return ended(record, ActionStatus.GONE, now, error=error)
         unfounded = record.outcome == OutcomeKind.DONE and not record.repeatable
         if inspection.proof is Proof.NOT_APPLIED and not unfounded:
             error = "the exchange never carried it out"

@@ -156,12 +156,7 @@ class GuardRunner:
         await self._book.keep()
         for error in self._take_refusals():
             await self._health.blind(Unauthorized(error, status=401, code=None))
-        self._account.report(
-            sight.positions,
-            sight.quote,
-            read_at_s=sight.read_at_s,
-            in_flight=self._executor.in_flight,
-        )
+        self._account.report(sight.positions, sight.quote, read_at_s=sight.read_at_s)
         acted_on = frozenset(end.position_id for end in ends)
         self._stop_losses.keep(sight, execution.id, self._actions, acted_on=acted_on)
         reminded = self._remind(decisions, execution)

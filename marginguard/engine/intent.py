@@ -41,8 +41,8 @@ def intent(
             status=ActionStatus.SENT,
             sent_at=now,
             before=PositionState.of(decision.position, decision.assessment.price),
-            quantity=plan.quantity if resumes.kind is plan.kind else resumes.quantity,
-            reopening=plan.reopening if resumes.kind is plan.kind else resumes.reopening,
+            quantity=plan.quantity,
+            reopening=plan.reopening,
         )
     return ActionRecord(
         id=action_id,

@@ -71,7 +71,7 @@ class Watch:
             positions,
             await self._prices.quote(),
             read_at_s=read_at_s,
-            in_flight=frozenset(r.position_id for r in left if not r.frozen),
+            left_behind=frozenset(r.position_id for r in left if not r.frozen),
         )
 
     def _warn(self, error: str) -> None:

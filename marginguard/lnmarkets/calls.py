@@ -40,6 +40,8 @@ class SignedCalls:
     ) -> None:
         self._transport = transport
         self._server_clock = server_clock
+        self.changes = 0
+        """Counts up whenever a change begins or ends: a read from before may not show it."""
         self._key = Key(
             signer=Signer(credentials, server_clock.timestamp_ms),
             limits=Limits.of_key(rate_scale=rate_scale),
@@ -90,15 +92,19 @@ class SignedCalls:
         urgency: Urgency = Urgency.PROTECT,
     ) -> Outcome:
         """Send a call that changes something, once; see `Transport.change`."""
-        return await self._transport.change(
-            method,
-            path,
-            exchange_id,
-            key=self._key,
-            body=b"" if body is None else orjson.dumps(body),
-            query="" if query is None else urlencode(query),
-            urgency=urgency,
-        )
+        self.changes += 1
+        try:
+            return await self._transport.change(
+                method,
+                path,
+                exchange_id,
+                key=self._key,
+                body=b"" if body is None else orjson.dumps(body),
+                query="" if query is None else urlencode(query),
+                urgency=urgency,
+            )
+        finally:
+            self.changes += 1
 
     def exchange_time(self, at: datetime) -> datetime:
         """Return what the exchange's clock shows when ours shows `at`."""

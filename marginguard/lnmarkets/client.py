@@ -1,8 +1,9 @@
 """REST v3: the public reads, and one account behind `ports.Exchange`."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 import structlog
 
@@ -29,6 +30,8 @@ from marginguard.lnmarkets.server_clock import ServerClock, TimeReading
 from marginguard.lnmarkets.sharing import Shared
 from marginguard.lnmarkets.signing import Credentials
 from marginguard.lnmarkets.transport import Transport
+
+_T = TypeVar("_T")
 
 CROSS_RETRY_S: Final = 3600.0
 """How often a key that may not read the cross position is tried again, and spoken of."""
@@ -100,9 +103,9 @@ class AccountClient:
         )
         self.isolated: Final = IsolatedTrades(self._calls)
         self.cross: Final = CrossMargin(self._calls)
-        self._balance = Shared(self._read_balance)
-        self._isolated_running = Shared(self.isolated.running)
-        self._cross_running = Shared(self._read_cross)
+        self._balance = self._shared(self._read_balance)
+        self._isolated_running = self._shared(self.isolated.running)
+        self._cross_running = self._shared(self._read_cross)
         self._cross_was_read = False
         self._cross_barred_until_s: float | None = None
 
@@ -111,21 +114,22 @@ class AccountClient:
         """Whether the key may read the cross position, as far as is known."""
         return self._cross_barred_until_s is None
 
-    async def balance(self) -> Balance:
-        """Return what the account can spend."""
-        return await self._balance.get()
+    async def balance(self, *, max_age_s: float = 0.0) -> Balance:
+        """Return what the account can spend, as read up to `max_age_s` before; see `Shared`."""
+        return await self._balance.get(max_age_s=max_age_s)
 
-    async def running_positions(self) -> tuple[Position, ...]:
+    async def running_positions(self, *, max_age_s: float = 0.0) -> tuple[Position, ...]:
         """Return every running isolated trade, and the cross position if it runs.
 
+        As read up to `max_age_s` before, but after every change of ours; see `Shared`.
         Both are read at once, and either failing fails the read. A key that has never been
         allowed to read the cross position is taken at its word: it is told of, and tried again
         every hour. One that was allowed before and is not now is refused (`Unauthorized`).
         """
         try:
             async with asyncio.TaskGroup() as reads:
-                isolated = reads.create_task(self._isolated_running.get())
-                cross = reads.create_task(self._cross_running.get())
+                isolated = reads.create_task(self._isolated_running.get(max_age_s=max_age_s))
+                cross = reads.create_task(self._cross_running.get(max_age_s=max_age_s))
         except ExceptionGroup as group:
             failure = _gravest(group)
         else:
@@ -203,6 +207,9 @@ class AccountClient:
                 meaning="requests go on being signed with the time known before",
                 advice="if requests are refused, see that this machine's clock is right",
             )
+
+    def _shared(self, read: Callable[[], Awaitable[_T]]) -> Shared[_T]:
+        return Shared(read, changes=lambda: self._calls.changes)
 
     async def _read_balance(self) -> Balance:
         return await self._calls.read("/account", lambda body: wire.balance(body, self.account_id))

@@ -94,8 +94,7 @@ def _test_message(recipient: Recipient, at: datetime) -> Message:
     message_id = uuid.uuid4()
     return Message(
         id=message_id,
-        # It stands in for none of them: channels do not look at it.
-        kind=NoticeKind.GUARD_ARMED,
+        kind=NoticeKind.TEST,
         severity=Severity.INFO,
         user_id=recipient.user_id,
         to=recipient.to,

@@ -201,7 +201,7 @@ def test_ours_is_moved_when_margin_moves_it_either_way(side, change):
 
 def test_a_tighter_one_of_the_owners_is_left_alone():
     assert wanted(with_stop(Price(STOP + 0.5))) == "nothing"
-    assert wanted(with_stop(Price(STOP + 500), margin=Sats(90_000)), ours=(STOP,)) == "nothing"
+    assert wanted(with_stop(Price(STOP + 500), margin=Sats(95_000)), ours=(STOP,)) == "nothing"
     assert wanted(with_stop(Price(110_400.0), SHORT), price=Price(100_000.0)) == "nothing"
 
 

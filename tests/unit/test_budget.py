@@ -164,3 +164,27 @@ def test_an_allowance_is_never_negative_and_never_beyond_any_limit(
 @pytest.mark.parametrize("balance", [0, 1, 10**12])
 def test_an_ample_budget_leaves_the_balance_to_decide(balance):
     assert allowance(AMPLE, GuardMemory(), POSITION, Sats(balance), NOON).amount == balance
+
+
+def test_opening_a_trade_again_with_what_was_added_to_it_does_not_raise_its_limit():
+    """Rule 5: else each reduction would allow three times what the last one left."""
+    fed = a_position(id=PositionId("reopened"), entry_margin=Sats(4_000))
+    thin = a_position(id=PositionId("reopened"), entry_margin=Sats(300))
+    memory = remembering(spent(400), opening=10**6)
+    memory = memory.followed(POSITION.id, fed.id, margin=Sats(1_000), at=NOON)
+
+    assert allowance(Budget(), memory, fed, Sats(10**6), NOON).amount == 2_600
+    assert allowance(Budget(), memory, thin, Sats(10**6), NOON).amount == 500
+
+
+def test_what_is_planned_counts_for_the_day_and_the_hour():
+    budget = Budget(max_spending_actions_per_hour=2)
+    memory = remembering(spent(100, ago=timedelta(minutes=1), position_id=ELSEWHERE))
+
+    one = allowance(
+        budget, memory, POSITION, Sats(9_000), NOON, planned=0, planned_sats=Sats(4_000)
+    )
+    two = allowance(budget, memory, POSITION, Sats(9_000), NOON, planned=1)
+
+    assert one.amount == 900
+    assert two.amount == 0

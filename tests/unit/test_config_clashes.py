@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from marginguard.config import Config, load_config
+from marginguard.config.clashes import share_positions
 
 ACCOUNTS = """
 [[accounts]]
@@ -115,9 +116,18 @@ def test_what_is_done_to_other_positions_does_not_clash(path: Path) -> None:
     assert refused(path, one, a_guard("two", more="selected_positions = ['x', 'y']")) == ["two"]
 
 
+def test_what_one_does_to_positions_that_the_other_leaves_does_not_clash(path: Path) -> None:
+    more = "[guards.individual_configs.y]\naction = 'add_margin'"
+    one = a_guard("one", more=more)
+    assert refused(path, one, a_guard("two", more="selected_positions = ['x']")) == []
+    assert refused(path, one, a_guard("two", more="selected_positions = ['y']")) == ["two"]
+
+
 def test_guards_of_different_accounts_do_not_clash(path: Path) -> None:
     one, two = a_guard("one", "add_margin"), a_guard("two", "add_margin", account="other")
-    assert refused(path, one, two) == []
+    config = load(path, one, two)
+    assert config.refused_guards == ()
+    assert not share_positions(*config.guards)
 
 
 def test_a_guard_does_not_clash_with_one_that_is_refused(path: Path) -> None:

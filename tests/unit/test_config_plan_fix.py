@@ -49,6 +49,7 @@ def fixed(path: Path, guard: str, plan: str = "free") -> Correction:
     before = path.read_text()
     correction = corrected(config.refused_guards[0], config.terms())
     assert correction is not None
+    assert corrected(config.refused_guards[0], config.terms()) == correction
     assert path.read_text() == before
     return correction
 

@@ -218,6 +218,20 @@ async def test_what_may_still_be_taken_from_the_balance_is_not_there_for_another
     assert len(rig.exchange.calls) == 2
 
 
+async def test_sats_whose_fate_can_never_be_told_are_not_kept_from_other_positions_for_ever():
+    other = a_position(id="trade-2", margin=90_000)
+    rig = Rig(a_position(), other, action=ADD, rung={"add_margin_amount": 40_000}, balance=79_999)
+    rig.market(other, 82)
+    rig.exchange.script.append((False, done()))
+    await rig.run()
+    rig.clock.advance(36)
+    await rig.run()
+    assert rig.actions()[0].frozen
+    rig.market(a_position(), 85)
+    await rig.run()
+    assert [call[1] for call in rig.exchange.calls] == ["trade-2", "trade-1"]
+
+
 async def test_positions_are_answered_side_by_side_and_the_worst_first():
     """Failure 22: one failing position never holds up another."""
     worst, other = a_position(id="worst", margin=90_000), a_position(id="other")

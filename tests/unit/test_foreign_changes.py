@@ -2,6 +2,7 @@
 
 import pytest
 
+from marginguard.domain.errors import Unreachable
 from marginguard.domain.model import ActionKind, PriceQuote, Side
 from marginguard.domain.records import ActionStatus
 from marginguard.domain.rules import ProtectionMode
@@ -34,16 +35,15 @@ def read_by_another_guard(rig):
         tuple(rig.exchange.positions.values()),
         PriceQuote(last=price, index=price, received_s=now_s),
         read_at_s=now_s,
-        in_flight=rig.executor.in_flight,
     )
 
 
-def a_watch(rig):
+def a_watch(rig, books=None):
     """Return what looks after the actions of a guard that is no longer run."""
     return Watch(
         account=rig.account,
         executor=rig.executor,
-        books=[rig.book],
+        books=books or [rig.book],
         prices=rig.prices,
         settings=rig.settings,
         clock=rig.clock,
@@ -289,6 +289,31 @@ async def test_what_a_guard_left_behind_is_told_by_the_watch():
     await watch._look()
     assert rig.ears.kinds().count("action_done") == 1
     assert foreign(rig) == []
+
+
+async def test_an_action_left_behind_that_cannot_be_read_yet_is_not_told_as_foreign():
+    rig = breached(ADD, a_cross_position())
+    rig.market(a_cross_position(), 85)
+    rig.exchange.script.append(LOST)
+    await rig.run()
+    left = rig.book
+    rig.journal.records.clear()
+    rig.start()  # without that guard
+    watch = a_watch(rig, books=[left])
+    deposits = rig.exchange.deposits
+
+    async def unreadable(since):
+        raise Unreachable("down")
+
+    await watch._look()
+    rig.exchange.top_up("cross", rig.exchange.calls[0][2])
+    rig.exchange.deposits = unreadable
+    await watch._look()
+    rig.exchange.deposits = deposits
+    await watch._look()
+    await watch._look()
+    assert foreign(rig) == []
+    assert rig.ears.kinds().count("action_done") == 1
 
 
 async def test_a_reduction_left_behind_says_that_the_rest_stays_closed():

@@ -277,3 +277,36 @@ async def test_positions_read_long_ago_are_not_acted_on():
     await rig.run()
     assert rig.exchange.calls == []
     assert newest_execution(rig).error_type.value == "NETWORK_ERROR"
+
+
+async def test_a_guard_whose_positions_do_not_run_waits_and_says_so():
+    """Failure 40: disarmed, loudly; it arms itself when one of them appears."""
+    rig = Rig(a_position(id="other"), selected=frozenset({"trade-7", "trade-8"}))
+    await rig.run()
+    await rig.run()
+    assert rig.book.state.armed.value == "disarmed"
+    [notice] = [n for n in rig.ears.notices if n.kind.value == "guard_disarmed"]
+    assert notice.severity.value == "critical"
+    assert "no such position runs: trade-7, trade-8; it waits for it" in notice.text
+    assert "position_not_covered" in rig.ears.kinds()
+    rig.exchange.positions["trade-7"] = a_position(id="trade-7")
+    await rig.run()
+    assert rig.book.state.armed.value == "armed"
+    assert "no such position runs: trade-8" in rig.book.state.reason
+    assert rig.ears.kinds().count("guard_armed") == 1
+
+
+async def test_a_guard_whose_position_was_closed_says_that_it_guards_nothing():
+    """Failure 40: its position vanished."""
+    rig = Rig(selected=frozenset({"trade-1"}))
+    await rig.run()
+    rig.exchange.end("trade-1")
+    await rig.run()
+    assert rig.book.state.armed.value == "disarmed"
+
+
+async def test_a_guard_that_awaits_a_position_still_guards_the_others():
+    rig = Rig(action=CLOSE, selected=frozenset({"trade-1", "trade-7"}))
+    rig.market(a_position(), 85)
+    await rig.run()
+    assert rig.exchange.calls == [("close", "trade-1")]

@@ -4,9 +4,11 @@ from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
+import pytest
+
 from marginguard.domain.memory import DayOpening, GuardMemory, Setback, Spend, open_episode
 from marginguard.domain.model import ActionKind
-from marginguard.domain.units import GuardId, Percent, PositionId, Sats
+from marginguard.domain.units import GuardId, Percent, PositionId, Price, Sats
 from tests.unit.strategies import NOON
 
 GUARD = GuardId("guard-1")
@@ -148,3 +150,54 @@ def test_an_unknown_balance_does_not_open_the_day():
 
     assert memory.opening is None
     assert memory.observed(now=NOON, balance=Sats(9), running=()).opening.balance == 9
+
+
+# --- lineages and stop-losses ---------------------------------------------------------------
+
+
+def test_a_reopened_trade_keeps_the_first_id_and_margin_through_any_number_of_reductions():
+    memory = GuardMemory().followed(ONE, OTHER, margin=Sats(900), at=NOON)
+    memory = memory.followed(OTHER, PositionId("third"), margin=Sats(300), at=NOON)
+
+    assert memory.origin_of(PositionId("third")) == ONE
+    assert memory.lineage(PositionId("third")).original_margin == 900
+    assert memory.lineage(OTHER) is None
+    assert memory.origin_of(OTHER) == OTHER
+
+
+def test_following_moves_what_belongs_to_the_trade_and_nothing_else():
+    memory = replace(opened(ONE, OTHER), spends=(a_spend(1), a_spend(2, position_id=OTHER)))
+    memory = memory.with_stop_losses(ONE, (Price(1.0),), NOON)
+    memory = memory.with_stop_losses(OTHER, (Price(2.0),), NOON)
+    new = PositionId("new")
+
+    memory = memory.followed(ONE, new, margin=Sats(9), at=NOON)
+
+    assert {e.position_id for e in memory.episodes} == {new, OTHER}
+    assert [s.position_id for s in memory.spends] == [new, OTHER]
+    assert memory.stop_losses_of(new) == (1.0,)
+    assert memory.stop_losses_of(OTHER) == (2.0,)
+    assert memory.stop_losses_of(ONE) == ()
+    assert memory.followed(ONE, new, margin=Sats(1), at=NOON) == memory
+
+
+def test_the_stop_losses_of_a_trade_are_replaced_as_a_whole():
+    memory = GuardMemory().with_stop_losses(ONE, (Price(1.0), Price(2.0)), NOON)
+    memory = memory.with_stop_losses(ONE, (Price(3.0),), NOON)
+
+    assert memory.stop_losses_of(ONE) == (3.0,)
+    assert memory.with_stop_losses(ONE, (), NOON).backstops == ()
+
+
+@pytest.mark.parametrize(("age", "kept"), [(59, True), (60, False)])
+def test_the_lineage_and_stop_loss_of_a_trade_that_a_read_lacks_are_kept_for_an_hour(age, kept):
+    """A read may be older than the trade that it does not show."""
+    at = NOON - timedelta(minutes=age)
+    memory = GuardMemory().followed(ONE, OTHER, margin=Sats(9), at=at)
+    memory = memory.with_stop_losses(OTHER, (Price(1.0),), at)
+
+    gone = memory.observed(now=NOON, balance=None, running=())
+    runs = memory.observed(now=NOON, balance=None, running=[OTHER])
+
+    assert (gone.lineages != (), gone.backstops != ()) == (kept, kept)
+    assert (runs.lineages, runs.backstops) == (memory.lineages, memory.backstops)

@@ -157,9 +157,10 @@ def test_the_smallest_plan_is_the_one_of_the_least_priority_then_positions() -> 
     """Whatever order the plans come in: those of the file stand behind the built-in ones."""
     roomy = replace(FREE, name="roomy", max_positions=50)
     snug = replace(FREE, name="snug", max_positions=9)
+    endless = replace(FREE, name="endless", max_positions=None)
     asked = rules(selected=ids(7))
-    assert suggested_upgrade(asked, [*PLANS, roomy, snug]) == "snug"
-    (problem,) = plan_problems(asked, FREE, [*PLANS, roomy, snug])
+    assert suggested_upgrade(asked, [*PLANS, endless, roomy, snug]) == "snug"
+    (problem,) = plan_problems(asked, FREE, [*PLANS, endless, roomy, snug])
     assert problem.upgrade == "snug"
 
 

@@ -365,3 +365,13 @@ def test_a_portfolio_of_one_is_that_one(position, price):
     (total,) = decided(position, rules=TOTAL, price=price).items
 
     assert (total.level, total.plan) == (alone.level, alone.plan)
+
+
+def test_a_trade_that_is_reduced_counts_no_more_than_one_that_is_closed():
+    """Opened again it has no loss, so that the portfolio is relieved of it."""
+    rules = rules_for(ProtectionMode.TOTAL, action=REDUCE)
+
+    found = decided(at(88, "worst"), at(75, "mild"), rules=rules)
+
+    assert [d.verdict for d in found.items] == [Verdict.ACT, Verdict.SAFE]
+    assert found.items[0].plan.reopening is not None

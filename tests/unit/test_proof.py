@@ -10,10 +10,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marginguard.domain.model import ClosedTrade
-from marginguard.domain.proof import Proof, prove_added_margin, prove_close
-from marginguard.domain.units import PositionId, Price, Sats
-from tests.unit.strategies import NOON, a_position, a_state
+from marginguard.domain.model import (
+    ActionKind,
+    ClosedTrade,
+    CrossOrder,
+    OrderType,
+    Side,
+    Transfer,
+)
+from marginguard.domain.proof import (
+    Proof,
+    prove_added_margin,
+    prove_close,
+    prove_close_of_ours,
+    prove_cut,
+    prove_deposit,
+    prove_reopened,
+    prove_stop_loss,
+)
+from marginguard.domain.records import Reopening
+from marginguard.domain.units import PositionId, Price, Sats, Usd
+from tests.unit.strategies import NOON, a_cross_position, a_position, a_state, an_action
 
 CLOSED = ClosedTrade(
     id=PositionId("trade-1"), exit_price=Price(91_000.0), pl=Sats(-98_902), closed_at=NOON
@@ -159,3 +176,111 @@ def test_no_number_of_settlements_makes_an_addition_that_did_not_happen_look_app
     running = replace(a_position(), margin=Sats(100_000 - taken), funding_paid=Sats(sum(settled)))
 
     assert prove_added_margin(a_state(), Sats(amount), running) is not Proof.APPLIED
+
+
+# --- reductions, deposits, stop-losses ------------------------------------------------------
+
+OWN_STOP, OWN_PROFIT, OWN_LIQUIDATION = Price(92_000.0), Price(97_000.0), Price(90_909.0)
+REOPENING = Reopening(side=Side.LONG, quantity=Usd(500), stop_loss=OWN_STOP, take_profit=OWN_PROFIT)
+
+
+def close_of_ours(exit_price, *, outcome=None, running=None, closed=True):
+    record = an_action(
+        ActionKind.REDUCE_POSITION,
+        before=a_state(stop_loss=OWN_STOP, liquidation_price=OWN_LIQUIDATION),
+        reopening=REOPENING,
+        outcome=outcome,
+    )
+    shown = replace(CLOSED, exit_price=exit_price) if closed else None
+    return prove_close_of_ours(record, running, shown)
+
+
+def test_the_first_step_of_a_reduction_is_proved_by_the_closed_list():
+    assert close_of_ours(Price(91_500.0)) is Proof.APPLIED
+    assert close_of_ours(Price(91_500.0), running=a_position()) is Proof.NOT_APPLIED
+    assert close_of_ours(None, closed=False) is Proof.UNCLEAR
+
+
+@pytest.mark.parametrize("own_end", [OWN_STOP, OWN_PROFIT, OWN_LIQUIDATION])
+@pytest.mark.parametrize("outcome", [None, "ambiguous", "not_sent"])
+def test_a_trade_that_ended_by_itself_is_not_opened_again(own_end, outcome):
+    """Failure 11: stopped out or liquidated first."""
+    assert close_of_ours(own_end, outcome=outcome) is Proof.GONE
+
+
+def test_a_close_that_the_exchange_answered_is_ours_at_any_price():
+    assert close_of_ours(OWN_STOP, outcome="done") is Proof.APPLIED
+
+
+ORDER = CrossOrder(
+    id="order-1",
+    type=OrderType.MARKET,
+    side=Side.SHORT,
+    quantity=Usd(500),
+    price=Price(92_000.0),
+    trading_fee=Sats(5),
+    created_at=NOON,
+    filled_at=NOON,
+    client_id="mg-1",
+)
+
+
+@pytest.mark.parametrize("running", [None, a_cross_position(), a_cross_position(quantity=Usd(7))])
+def test_an_order_with_our_tag_proves_the_cut_whatever_the_position_shows(running):
+    assert prove_cut(a_state(a_cross_position()), ORDER, running) is Proof.APPLIED
+
+
+def test_without_the_order_only_an_unchanged_quantity_says_that_nothing_was_cut():
+    before = a_state(a_cross_position())
+
+    assert prove_cut(before, None, a_cross_position()) is Proof.NOT_APPLIED
+    assert prove_cut(before, None, a_cross_position(quantity=Usd(500))) is Proof.UNCLEAR
+    assert prove_cut(before, None, a_cross_position(side=Side.SHORT)) is Proof.UNCLEAR
+    assert prove_cut(before, None, None) is Proof.GONE
+
+
+def test_a_trade_with_our_tag_proves_the_second_step_though_it_has_ended_since():
+    assert prove_reopened(a_position(), None) is Proof.APPLIED
+    assert prove_reopened(None, CLOSED) is Proof.APPLIED
+    assert prove_reopened(None, None) is Proof.NOT_APPLIED
+
+
+def test_a_stop_loss_is_proved_by_where_it_stands():
+    at_stop = a_position(stop_loss=OWN_STOP)
+
+    assert prove_stop_loss(OWN_STOP, at_stop) is Proof.APPLIED
+    assert prove_stop_loss(None, a_position()) is Proof.APPLIED
+    assert prove_stop_loss(None, at_stop) is Proof.NOT_APPLIED
+    assert prove_stop_loss(OWN_STOP, a_position()) is Proof.NOT_APPLIED
+    assert prove_stop_loss(OWN_STOP, None) is Proof.GONE
+
+
+def a_transfer(amount):
+    return Transfer(id=f"transfer-{amount}", amount=Sats(amount), at=NOON)
+
+
+def deposit(transfers, running):
+    """Tell of a deposit of 5,000 into a cross margin of 500,000."""
+    return prove_deposit(a_state(a_cross_position()), Sats(5_000), transfers, running)
+
+
+OTHERS = [a_transfer(-2_000), a_transfer(4_999)]
+
+
+def test_a_deposit_is_proved_by_a_transfer_of_its_amount():
+    assert deposit([*OTHERS, a_transfer(5_000)], a_cross_position()) is Proof.APPLIED
+    assert deposit([a_transfer(5_000)], None) is Proof.APPLIED
+
+
+def test_without_such_a_transfer_nothing_was_deposited():
+    grown = a_cross_position(margin=Sats(500_000 - 2_000 + 4_999))
+
+    assert deposit([], a_cross_position()) is Proof.NOT_APPLIED
+    assert deposit(OTHERS, grown) is Proof.NOT_APPLIED
+    assert deposit(OTHERS, None) is Proof.GONE
+
+
+def test_a_margin_that_grew_by_the_amount_without_a_transfer_is_unclear():
+    """Failure 8: a wall clock that was set asks for the transfers of another time."""
+    assert deposit([], a_cross_position(margin=Sats(505_000))) is Proof.UNCLEAR
+    assert deposit(OTHERS, a_cross_position(margin=Sats(507_999))) is Proof.UNCLEAR

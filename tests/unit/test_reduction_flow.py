@@ -513,12 +513,21 @@ async def test_another_step_than_the_one_left_unsettled_is_not_replaced_by_it():
     assert names(rig) == ["close", "close", "close", "add_margin"]
 
 
-async def test_nothing_is_opened_with_a_full_disk_that_was_not_closed_before():
-    """Failure 30: closing and reducing go on."""
+async def test_with_a_full_disk_the_trade_is_closed_and_the_rest_stays_closed():
+    """Failure 30: closing goes on; an order that a crash could repeat does not go out."""
     rig = isolated()
     rig.journal.full = True
     await rig.run()
-    assert names(rig) == ["close", "open_trade"]
+    assert names(rig) == ["close"]
+    assert "the rest stays closed: the journal cannot be written" in rig.ears.notices[-1].text
+
+
+async def test_with_a_full_disk_the_cross_position_is_still_cut():
+    """Failure 30: reducing goes on."""
+    rig = cross()
+    rig.journal.full = True
+    await rig.run()
+    assert names(rig) == ["reduce_cross"]
 
 
 async def test_a_stop_of_the_daemon_between_the_steps_still_opens_the_rest():

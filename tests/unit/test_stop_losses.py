@@ -223,7 +223,7 @@ async def test_a_stop_loss_that_never_stood_there_is_asked_for_again():
     rig.clock.advance(36)
     await rig.run()
     assert stop_of(rig) == AT_90
-    assert [r.status for r in rig.actions()] == [ActionStatus.REJECTED, ActionStatus.DONE]
+    assert [r.status for r in rig.actions()] == [ActionStatus.GONE, ActionStatus.DONE]
 
 
 async def test_one_stop_loss_that_cannot_be_set_does_not_hold_up_the_others():
@@ -240,6 +240,7 @@ async def test_a_stop_loss_is_not_set_by_a_read_that_grew_old():
     rig.exchange.on_call = lambda: rig.clock.advance(11)
     await rig.run()
     assert [call[1] for call in rig.exchange.calls] == ["first"]
+    assert len(rig.actions()) == 1
     await rig.run()
     assert [call[1] for call in rig.exchange.calls] == ["first", "second"]
 

@@ -266,7 +266,11 @@ def test_the_complaint_names_the_field_and_keeps_the_value_to_itself():
 
 def test_a_closed_trade_is_read():
     assert wire.closed_trade(bytes_of(closed_trade())) == ClosedTrade(
-        id=TRADE_ID, exit_price=95_000.5, pl=-5263, closed_at=datetime(2026, 1, 2, tzinfo=UTC)
+        id=TRADE_ID,
+        exit_price=95_000.5,
+        pl=-5263,
+        closed_at=datetime(2026, 1, 2, tzinfo=UTC),
+        margin=100_000,
     )
 
 
