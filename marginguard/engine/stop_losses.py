@@ -19,6 +19,9 @@ from marginguard.engine.reminder import Reminder
 from marginguard.engine.settings import EngineSettings, Guard
 from marginguard.ports import Clock, Notifier
 
+AGAIN_AFTER_S = 25.0
+"""How long a stop-loss that could not be set is left alone: a breach runs its guard every second."""
+
 FAILED_REPEAT_S = 3600.0
 """How often a stop-loss that cannot be set is spoken of again."""
 
@@ -49,6 +52,7 @@ class StopLossKeeper:
         self._settings = settings
         self._new_id = new_id
         self._failed = Reminder(repeat_s=FAILED_REPEAT_S)
+        self._again_s: dict[PositionId, float] = {}
         self._round: asyncio.Task[None] | None = None
 
     def keep(
@@ -101,12 +105,15 @@ class StopLossKeeper:
     def _may_change(self, change: StopLossChange) -> bool:
         position_id = change.position.id
         unsettled = any(r.position_id == position_id for r in self._book.unsettled)
-        return not unsettled and position_id not in self._executor.in_flight
+        rests = self._clock.monotonic() < self._again_s.get(position_id, float("-inf"))
+        return not unsettled and not rests and position_id not in self._executor.in_flight
 
     def _note(self, record: ActionRecord) -> None:
         if record.status in {ActionStatus.DONE, ActionStatus.GONE}:
             self._failed.forget(record.position_id)
+            self._again_s.pop(record.position_id, None)
             return
+        self._again_s[record.position_id] = self._clock.monotonic() + AGAIN_AFTER_S
         structlog.get_logger().warning(
             "backstop.not_kept",
             guard=record.guard_id,
@@ -114,7 +121,7 @@ class StopLossKeeper:
             stop_loss=record.stop_loss,
             error=record.error,
             advice="the exchange does not close this position while the daemon is away; it is"
-            " tried again at the next run",
+            " tried again soon",
         )
         if self._failed.due(record.position_id, record.outcome, self._clock.monotonic()):
             self._notifier.tell(

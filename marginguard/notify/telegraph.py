@@ -61,10 +61,10 @@ class Telegraph:
         self._on_result = on_result
         self._reachability = Reachability(on_unreachable)
         self._outbox = Outbox(settings=self._settings, clock=clock)
-        self._senders = {channel.name: self._sender(channel) for channel in channels}
         self._told: deque[Notice] = deque()
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
+        self._senders = {channel.name: self._sender(channel) for channel in channels}
         self._keeping = False
         self._ended = False
         self._log = structlog.get_logger()

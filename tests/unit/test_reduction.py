@@ -197,7 +197,7 @@ def test_where_the_rest_would_take_a_leverage_above_100_nothing_is_begun():
     assert "above 100" in found.reason
 
 
-@pytest.mark.parametrize(("pl", "opened"), [(-91_680, True), (-91_720, False)])
+@pytest.mark.parametrize(("pl", "opened"), [(-93_420, True), (-93_450, False)])
 def test_leverage_100_is_the_highest(pl, opened):
     """500 USD at 92,500 are worth 540,540 sats, of which a hundredth and the costs are left."""
     found = finished(half_done(pl=Sats(pl)))
