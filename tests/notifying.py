@@ -15,7 +15,7 @@ from marginguard.notify.outbox_rules import OutboxSettings
 from marginguard.notify.rendering import Renderer
 from marginguard.notify.routing import Person, Routing
 from marginguard.notify.telegraph import Telegraph
-from tests.records import NOON
+from tests.unit.strategies import NOON
 
 LONG_S = 30.0
 REFUSED = Failed(reason="refused", action=Action.VERIFY_SMTP_CONFIG, advice="do it", for_good=True)
@@ -150,10 +150,9 @@ def a_telegraph(channels, *people, store, clock, routing=None, **more):
     return Telegraph(
         channels,
         routing=routing or a_routing(channels, *people),
-        renderer=Renderer(),
         store=store,
         clock=clock,
-        **{"settings": QUICK, **more},
+        **{"settings": QUICK, "renderer": Renderer(), **more},
     )
 
 

@@ -94,9 +94,24 @@ def episodes_of(
             if episode is None:
                 if standing.against(rung, ladder) >= rung.threshold:
                     kept[key] = open_episode(rules.guard_id, *key, now)
+            elif is_of_the_trade_before(episode, rung, standing, memory):
+                kept[key] = open_episode(rules.guard_id, *key, now)
             elif standing.lasts(rung, ladder, rules.hysteresis):
                 kept[key] = episode
     return kept
+
+
+def is_of_the_trade_before(
+    episode: Episode, rung: Rung, standing: Standing, memory: GuardMemory
+) -> bool:
+    """Return whether a breach is a new one, of a trade that a reduction opened again.
+
+    The reduction answered the breach of the trade before. The new one began at level 0: where its
+    own level has reached the rung, that is its own doing.
+    """
+    reopened = memory.lineage(episode.position_id) is not None
+    reduced = episode.last_action_kind is ActionKind.REDUCE_POSITION
+    return reopened and reduced and standing.own >= rung.threshold
 
 
 def held_back(episode: Episode, level: Percent, cooldown: timedelta, now: datetime) -> str | None:

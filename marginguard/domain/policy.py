@@ -10,6 +10,7 @@ from marginguard.domain.breach import (
     covers,
     episodes_of,
     held_back,
+    is_of_the_trade_before,
     nothing_to_try,
     standings_of,
     still_holds,
@@ -80,7 +81,9 @@ def calls_for_a_look(
         rung = reached[-1]
         level = standing.against(rung, ladder)
         episode = episodes.get((position_id, rung.threshold))
-        if episode is None or not nothing_to_try(episode, rung, level, rules, now):
+        if episode is None or is_of_the_trade_before(episode, rung, standing, memory):
+            return True
+        if not nothing_to_try(episode, rung, level, rules, now):
             return True
     return False
 

@@ -34,15 +34,23 @@ def prove_close_of_ours(
 ) -> Proof:
     """Tell whether the first step of a reduction, to close the trade, took effect.
 
-    A trade that ended at its stop-loss, take-profit or liquidation price while our request was
-    under way ended by itself: what its owner or the exchange ended is not opened again.
+    A trade that ended at or beyond its stop-loss, take-profit or liquidation price while our
+    request was under way is taken to have ended by itself: what its owner or the exchange ended is
+    not opened again, and is nobody's success.
     """
     proof = prove_close(running, closed)
     if proof is not Proof.APPLIED or record.outcome == OutcomeKind.DONE or closed is None:
         return proof
+    before, exit_price = record.before, closed.exit_price
+    if exit_price is None or before.side is None:
+        return proof
+    sign = before.side.sign
     take_profit = None if record.reopening is None else record.reopening.take_profit
-    own_ends = {record.before.stop_loss, take_profit, record.before.liquidation_price} - {None}
-    return Proof.GONE if closed.exit_price in own_ends else Proof.APPLIED
+    lost = (before.stop_loss, before.liquidation_price)
+    if any(end is not None and sign * exit_price <= sign * end for end in lost):
+        return Proof.GONE
+    won = take_profit is not None and sign * exit_price >= sign * take_profit
+    return Proof.GONE if won else Proof.APPLIED
 
 
 def prove_cut(before: PositionState, order: CrossOrder | None, running: Position | None) -> Proof:

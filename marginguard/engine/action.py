@@ -8,6 +8,7 @@ import structlog
 
 from marginguard.aio import sleep_or_stop
 from marginguard.domain.errors import MarginguardError
+from marginguard.domain.model import ActionKind
 from marginguard.domain.outcome import Outcome, OutcomeKind
 from marginguard.domain.proof import Proof
 from marginguard.domain.records import ActionRecord, ActionStatus
@@ -78,9 +79,7 @@ class Action:
                 if isinstance(prepared, Impossible):
                     return await self._give_up(prepared.reason)
                 self._record, self._read_at_s = prepared, self._clock.monotonic()
-            # An order that nobody would know of after a crash could be sent again.
-            needs_journal = self._record.kind.spends or self._record.is_reopening
-            if not await self._write() and needs_journal:
+            if not await self._write() and not self._may_go_unrecorded():
                 return await self._end(ActionStatus.REJECTED, "the journal cannot be written")
             # The last thing before sending: a process that was frozen meanwhile stops here.
             if self._clock.monotonic() - self._read_at_s > self._settings.view_max_age_s:
@@ -89,6 +88,16 @@ class Action:
             end = await self._conclude(outcome) or await self._prepare_resend(outcome)
             if end is not None:
                 return end
+
+    def _may_go_unrecorded(self) -> bool:
+        """Return whether it is sent though a crash now would make it forgotten.
+
+        Closing and cutting protect. An order to open could be sent again by who does not know of
+        it, and a stop-loss could be taken for the owner's.
+        """
+        record = self._record
+        cuts = record.kind is ActionKind.REDUCE_POSITION and record.reopening is None
+        return record.closes or cuts
 
     async def _send(self) -> Outcome:
         outcome = await self._executor.send(self._record)

@@ -20,6 +20,9 @@ from marginguard.ports import Clock
 WAKE_SPACING_S: Final = 1.0
 """The least time between two runs of a guard that the price asked for."""
 
+TIMER_SLACK_S: Final = 0.001
+"""How early a run may begin: an event loop's timers are not finer than this."""
+
 GRACE_S: Final = 5.0
 """What a run may take beyond its time-out, to write down how it ended."""
 
@@ -154,7 +157,7 @@ class Scheduler:
         """Sleep until a run is due; return whose it is, or None once it is nobody's."""
         while (runner := self._runner_of(seat)) is not None:
             left_s = seat.wanted_s - self._clock.monotonic()
-            if left_s <= 0:
+            if left_s <= TIMER_SLACK_S:
                 break
             await sleep_or_stop(left_s, seat.stirred)
             seat.stirred.clear()
@@ -184,7 +187,7 @@ class Scheduler:
     async def _run_once(self, seat: Seat, runner: GuardRunner) -> None:
         source = seat.source if seat.asked_s is None else ExecutionSource.PRICE
         run = Run(runner=runner, began_s=self._clock.monotonic())
-        self._hooks.began(run.began_s - seat.wanted_s)
+        self._hooks.began(max(0.0, run.began_s - seat.wanted_s))
         seat.asked_s = None  # whoever asks from here on asks for another run
         seat.run = run
         try:
@@ -219,7 +222,7 @@ class Scheduler:
             return
         interval_s = self._settings.interval_s
         origin_s = self._started_s + phase_s(seat.guard_id, interval_s)
-        beat_s = next_beat_s(now_s, origin_s=origin_s, interval_s=interval_s)
+        beat_s = next_beat_s(now_s + TIMER_SLACK_S, origin_s=origin_s, interval_s=interval_s)
         delay_s = runner.next_look_s(beat_s - now_s)
         seat.failures, seat.source = 0, ExecutionSource.SCHEDULE
         # Not by way of the delay, whose rounding would miss the beat.

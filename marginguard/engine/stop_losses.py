@@ -20,7 +20,7 @@ from marginguard.engine.settings import EngineSettings, Guard
 from marginguard.ports import Clock, Notifier
 
 AGAIN_AFTER_S = 25.0
-"""How long a stop-loss that could not be set is left alone: a breach runs its guard every second."""
+"""How long a stop-loss that could not be set is left alone: a breach runs its guard often."""
 
 FAILED_REPEAT_S = 3600.0
 """How often a stop-loss that cannot be set is spoken of again."""

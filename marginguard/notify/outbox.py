@@ -106,8 +106,6 @@ class Outbox:
             if self._is_news(row) if row.pending else row.channel not in self._known(*family):
                 self._place(row, kept=True)
                 admitted += row.pending
-        for family in families:
-            self._forget_if_over(*family)
         return admitted
 
     def hold(self, row: Notification, until: datetime) -> None:
@@ -165,11 +163,12 @@ class Outbox:
         return changed
 
     def mark_kept(self, rows: Sequence[Notification]) -> None:
-        """Note that the rows are saved and may be sent."""
+        """Note that the rows are saved: they may be sent, or forgotten where all is over."""
         for row in rows:
             entry = self._known(row.id, row.user_id).get(row.channel)
             if entry is not None:
                 entry.kept = True
+                self._forget_if_over(row.id, row.user_id)
 
     @property
     def has_changes(self) -> bool:
@@ -231,7 +230,6 @@ class Outbox:
         entry.due_s = self._due_s(row)
         entry.sending = False
         self._note(row)
-        self._forget_if_over(row.id, row.user_id)
 
     def _hurry(self, user_id: str, channel: str) -> None:
         """Let go what waited because the way had failed."""

@@ -18,6 +18,8 @@ from marginguard.storage.host_lock import SHARED_DIRECTORY, HostLock
 from marginguard.storage.lock_session import LockSession
 
 _PAUSE_S: Final = 0.05
+_LONGEST_LOOK: Final = 3
+"""How often a look waits for an answer: of the session at hand, of a connection, of its session."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +40,7 @@ class LockTimings:
 
     def __post_init__(self) -> None:
         """Refuse times with which two daemons could act at once."""
-        if not self.check_every_s + 2 * self.answer_within_s <= self.stale_after_s:
+        if self.check_every_s + _LONGEST_LOOK * self.answer_within_s > self.stale_after_s:
             raise ValueError("a look must be over before the last one is stale")
         if self.stale_after_s > self.takeover_after_s:
             raise ValueError("a lock must not be taken over while its last holder trusts it")
@@ -127,7 +129,7 @@ class AccountLocks:
         another one, which is bounded, for the lock may have been lost meanwhile.
         """
         asked_s = self._clock.monotonic()
-        patience_s = 3 * self._timings.answer_within_s
+        patience_s = 2 * _LONGEST_LOOK * self._timings.answer_within_s
         if self._url is not None and asked_s - self._looked_s > self._timings.stale_after_s:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(patience_s):
@@ -181,6 +183,16 @@ class AccountLocks:
             )
 
     async def _look_at_database(self, url: str) -> None:
+        """Ask the session that there is; where it fails, only a new one tells what is the case.
+
+        That the session was cut does not mean that the database is away.
+        """
+        if self._session is not None:
+            with contextlib.suppress(DatabaseUnavailable, TimeoutError):
+                async with asyncio.timeout(self._timings.answer_within_s):
+                    await self._follow(await self._connected(url))
+                return
+            self._drop_session()
         try:
             async with asyncio.timeout(2 * self._timings.answer_within_s):
                 await self._follow(await self._connected(url))

@@ -16,9 +16,12 @@ class LockSession:
     a transaction only (PgBouncer in transaction mode) cannot stand in between.
     """
 
-    def __init__(self, pool: Pool, connection: Connection) -> None:
+    def __init__(self, pool: Pool, connection: Connection, *, on_end: Callable[[], None]) -> None:
         self._pool = pool
         self._connection = connection
+        self._on_end = on_end
+        self.ended = False
+        """Whether the connection has ended, as far as it is known here."""
         self.locked: frozenset[int] = frozenset()
         """The keys of the locks that it holds."""
 
@@ -39,16 +42,12 @@ class LockSession:
                 await connection.execute(
                     statement("begin_lock_session"), ourselves.application_name
                 )
-                connection.add_termination_listener(lambda _: on_end())
+                session = cls(pool, connection, on_end=on_end)
+                connection.add_termination_listener(session._note_end)
         except BaseException:
             pool.terminate()
             raise
-        return cls(pool, connection)
-
-    @property
-    def ended(self) -> bool:
-        """Whether the connection has ended, as far as it is known here."""
-        return self._connection.is_closed()
+        return session
 
     async def take(self, keys: Collection[int]) -> None:
         """Lock what is free of `keys`, and add it to `locked`. Raises `DatabaseUnavailable`."""
@@ -73,3 +72,7 @@ class LockSession:
     def terminate(self) -> None:
         """Cut the connection, which gives the locks back at once."""
         self._pool.terminate()
+
+    def _note_end(self, _: object) -> None:
+        self.ended = True
+        self._on_end()

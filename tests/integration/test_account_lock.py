@@ -20,7 +20,7 @@ from tests.integration.relay import relayed
 
 PATIENCE_S = 30.0
 QUICK = LockTimings(
-    check_every_s=0.05, answer_within_s=0.5, stale_after_s=1.05, takeover_after_s=1.05
+    check_every_s=0.05, answer_within_s=0.5, stale_after_s=1.6, takeover_after_s=1.6
 )
 CALM = LockTimings(check_every_s=PATIENCE_S, stale_after_s=100.0, takeover_after_s=100.0)
 DIGESTS = {"main": account_digest("https://a/v3", "key"), "other": account_digest("https://b", "k")}
@@ -314,7 +314,7 @@ async def test_an_unusable_lock_directory_is_loud_and_guarding_goes_on(tmp_path)
 
 
 @pytest.mark.parametrize(
-    "times", [{"stale_after_s": 16.0}, {"check_every_s": 12.0}, {"takeover_after_s": 14.0}]
+    "times", [{"stale_after_s": 16.0}, {"check_every_s": 10.0}, {"takeover_after_s": 14.0}]
 )
 def test_times_with_which_two_daemons_could_act_at_once_are_refused(times):
     with pytest.raises(ValueError, match="must"):
@@ -325,18 +325,20 @@ PROGRAM = """
 import asyncio, sys
 from datetime import UTC, datetime
 from pathlib import Path
+from marginguard import logs
 from marginguard.aio import SystemClock
 from marginguard.storage.account_lock import AccountLocks, LockTimings
 from marginguard.storage.holder import Holder
 
 async def main():
+    logs.configure(environ={})
     directory, url, digest = sys.argv[1:]
     locks = AccountLocks(
         {"main": digest}, directory=Path(directory), url=url, clock=SystemClock(),
         ourselves=Holder.ourselves(config=Path("/c.toml"), since=datetime.now(UTC)),
         on_change=lambda account_id, reason: print("acts" if reason is None else "barred"),
-        timings=LockTimings(check_every_s=0.05, answer_within_s=0.5, stale_after_s=1.05,
-                            takeover_after_s=1.05),
+        timings=LockTimings(check_every_s=0.05, answer_within_s=0.5, stale_after_s=1.6,
+                            takeover_after_s=1.6),
     )
     await locks.start()
     stop = asyncio.Event()
@@ -381,6 +383,7 @@ class Process:
 
     def freeze(self):
         os.kill(self.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
 
     def thaw(self):
         os.kill(self.pid, signal.SIGCONT)

@@ -178,7 +178,7 @@ async def test_a_wish_to_wait_is_obeyed_for_all_of_the_user_and_repeats_are_coal
     first, *repeats = [a_notice(text=f"Look {n}.", at=after(seconds=n)) for n in range(4)]
     async with running(telegraph):
         telegraph.tell(first)
-        await store.until(lambda: store.of(first, "telegram").attempts == 1)
+        await store.until(lambda: (row := store.of(first, "telegram")) and row.attempts == 1)
         for notice in repeats:
             telegraph.tell(notice)
         await store.until(lambda: status(store, repeats[0], "telegram") is PENDING)

@@ -196,12 +196,14 @@ def close_of_ours(exit_price, *, outcome=None, running=None, closed=True):
 
 
 def test_the_first_step_of_a_reduction_is_proved_by_the_closed_list():
-    assert close_of_ours(Price(91_500.0)) is Proof.APPLIED
-    assert close_of_ours(Price(91_500.0), running=a_position()) is Proof.NOT_APPLIED
+    assert close_of_ours(Price(OWN_STOP + 100)) is Proof.APPLIED
+    assert close_of_ours(Price(OWN_STOP + 100), running=a_position()) is Proof.NOT_APPLIED
     assert close_of_ours(None, closed=False) is Proof.UNCLEAR
 
 
-@pytest.mark.parametrize("own_end", [OWN_STOP, OWN_PROFIT, OWN_LIQUIDATION])
+@pytest.mark.parametrize(
+    "own_end", [OWN_STOP, OWN_STOP - 250, OWN_PROFIT, OWN_PROFIT + 250, OWN_LIQUIDATION]
+)
 @pytest.mark.parametrize("outcome", [None, "ambiguous", "not_sent"])
 def test_a_trade_that_ended_by_itself_is_not_opened_again(own_end, outcome):
     """Failure 11: stopped out or liquidated first."""
