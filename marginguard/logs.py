@@ -5,28 +5,35 @@ Nothing happens on import: `configure` is called by the application and the comm
 
 import json
 import logging
+import math
 import os
 import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
-from enum import Enum
-from typing import Any, Final, TextIO
-from urllib.parse import quote, quote_plus
+from types import MappingProxyType
+from typing import Any, Final, Literal, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-REDACTED: Final = "***"
+from marginguard.redaction import Redactor, in_words
+
+LogFormat = Literal["auto", "console", "json"]
+
+LEVELS: Final[Mapping[str, int]] = MappingProxyType(
+    {
+        "debug": logging.DEBUG,
+        "info": logging.INFO,
+        "warning": logging.WARNING,
+        "error": logging.ERROR,
+    }
+)
+"""What `level` may be, by the names that people give them."""
 
 _JOURNAL_PRIORITY: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
-_SENSITIVE_KEY = re.compile(
-    r"secret|pass(phrase|word|wd)|token|signature|authorization|credential|keys?$", re.IGNORECASE
-)
 _PLAIN_VALUE = re.compile(r'[^\s"=\\]+')
-_LONGEST_VALUE: Final = 4000
 _FRAMES: Final = 12
-_SHORT_SECRET: Final = 6
 
 
 def configure(
@@ -34,38 +41,28 @@ def configure(
     environ: Mapping[str, str],
     secrets: Iterable[str] = (),
     level: int = logging.INFO,
+    form: LogFormat = "auto",
     stream: TextIO | None = None,
 ) -> None:
     """Send every log event, structlog's and the standard library's, to `stream` (stderr).
 
-    On a terminal events are coloured and aligned; elsewhere each is one line with journald's
-    priority in front, and with a time stamp unless journald adds its own. Whatever is in
-    `secrets` comes out as `***`, and so does every value under a key that sounds secret. May be
-    called again, for instance when the secrets have changed. `level` is one of `logging`'s: DEBUG
-    adds tracebacks, WARNING is for commands that only read.
+    In the form `console` events are aligned, and coloured on a terminal; `json` is one object a
+    line; `auto` is `console` on a terminal, elsewhere lines of `key=value` with journald's
+    priority in front. The journal gets the priority in front in every form, and adds a time
+    stamp of its own. Whatever is in `secrets` comes out as `***`, and so does every value under
+    a key that sounds secret. May be called again, for instance when the secrets have changed.
+    `level` is one of `LEVELS`: DEBUG adds tracebacks, WARNING is for commands that only read.
     """
     stream = stream if stream is not None else sys.stderr
     redactor = Redactor(secrets)
-    processors: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        _severity,
-        _ErrorInWords(debug=level <= logging.DEBUG),
-        redactor.processor,
-    ]
-    if stream.isatty():
-        processors.append(structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False))
-        renderer: Callable[..., str] = structlog.dev.ConsoleRenderer(
-            colors="NO_COLOR" not in environ,
-            sort_keys=False,
-            exception_formatter=structlog.dev.plain_traceback,
-        )
-        processors.append(_printable)
-    else:
-        if not _is_journal(stream, environ):
-            processors.append(structlog.processors.TimeStamper(fmt="iso", utc=True))
-        renderer = render_line
     structlog.configure(
-        processors=[*processors, _RedactedRendering(renderer, redactor)],
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            _severity,
+            _ErrorInWords(debug=level <= logging.DEBUG),
+            redactor.processor,
+            *_rendering(form, stream, environ, redactor),
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_: _Writer(stream),
         cache_logger_on_first_use=False,  # so that a second call reaches loggers made before it
@@ -75,84 +72,56 @@ def configure(
     root.setLevel(logging.WARNING)
 
 
-class Redactor:
-    """Replaces known secrets in text, and all values under keys that sound secret."""
+def redacted(text: str) -> str:
+    """Return `text` without the secrets that `configure` was given last.
 
-    def __init__(self, secrets: Iterable[str]) -> None:
-        forms = {form for secret in secrets if secret for form in _forms(secret)}
-        self._pattern = (
-            re.compile("|".join(map(_occurrence, sorted(forms, key=len, reverse=True))))
-            if forms
-            else None
+    For what is written past the log, such as a traceback that ends a command.
+    """
+    last = structlog.get_config()["processors"][-1]
+    return last.redactor.text(text) if isinstance(last, _RedactedRendering) else text
+
+
+def _rendering(
+    form: LogFormat, stream: TextIO, environ: Mapping[str, str], redactor: Redactor
+) -> list[Processor]:
+    """Return the processors that make an event a line, or several with a traceback."""
+    journal = _is_journal(stream, environ)
+    if form == "json":
+        stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
+        return [stamp, _RedactedRendering(render_json, redactor, prioritized=journal)]
+    if form == "console" or stream.isatty():
+        console = structlog.dev.ConsoleRenderer(
+            colors=stream.isatty() and "NO_COLOR" not in environ,
+            sort_keys=False,
+            exception_formatter=structlog.dev.plain_traceback,
         )
-
-    def text(self, text: str) -> str:
-        """Return `text` without any known secret."""
-        return text if self._pattern is None else self._pattern.sub(REDACTED, text)
-
-    def value(self, value: object) -> object:
-        """Return `value` made of plain types alone, without any known secret."""
-        if value is None or isinstance(value, bool | int | float):
-            return value
-        if isinstance(value, Enum):
-            return self.value(value.value)
-        if isinstance(value, Mapping):
-            return {
-                self.text(str(key)): (
-                    REDACTED if _SENSITIVE_KEY.search(str(key)) else self.value(item)
-                )
-                for key, item in value.items()
-            }
-        if isinstance(value, list | tuple | set | frozenset):
-            return [self.value(item) for item in value]
-        if isinstance(value, BaseException):
-            return self._shortened(in_words(value))
-        if isinstance(value, bytes | bytearray):
-            return self._shortened(value.decode(errors="backslashreplace"))
-        return self._shortened(str(value))
-
-    def processor(self, _: WrappedLogger, __: str, event_dict: EventDict) -> EventDict:
-        """Redact a whole event, as a structlog processor."""
-        redacted = self.value(event_dict)
-        assert isinstance(redacted, dict)  # noqa: S101 - a mapping becomes a dict
-        return redacted
-
-    def _shortened(self, text: str) -> str:
-        # Redacted first: a cut through a secret would leave its beginning.
-        text = self.text(text)
-        return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
-
-
-def _forms(secret: str) -> set[str]:
-    """Return how a secret may look in text: as it is, quoted, or in a URL."""
-    return {
-        secret,
-        repr(secret)[1:-1],
-        ascii(secret)[1:-1],
-        repr(secret.encode())[2:-1],
-        json.dumps(secret)[1:-1],
-        json.dumps(secret, ensure_ascii=False)[1:-1],
-        quote(secret),
-        quote(secret, safe=""),
-        quote_plus(secret),
-    }
-
-
-def _occurrence(form: str) -> str:
-    # A very short secret is found as a word only, or it would blot out parts of other words.
-    pattern = re.escape(form)
-    return pattern if len(form) >= _SHORT_SECRET else rf"(?<!\w){pattern}(?!\w)"
+        stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)
+        rendering = _RedactedRendering(console, redactor, prioritized=journal)
+        return [*([] if journal else [stamp]), _printable, rendering]
+    stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
+    rendering = _RedactedRendering(render_line, redactor, prioritized=True)
+    return [*([] if journal else [stamp]), rendering]
 
 
 class _RedactedRendering:
-    """The last look: redacts the finished line too, whatever way a secret came into it."""
+    """The last look: redacts the finished text too, whatever way a secret came into it.
 
-    def __init__(self, renderer: Callable[..., str], redactor: Redactor) -> None:
+    `prioritized` puts journald's priority in front of every line.
+    """
+
+    def __init__(
+        self, renderer: Callable[..., str], redactor: Redactor, *, prioritized: bool
+    ) -> None:
+        self.redactor = redactor
         self._renderer = renderer
-        self._redactor = redactor
+        self._prioritized = prioritized
 
     def __call__(self, logger: WrappedLogger, name: str, event_dict: EventDict) -> str:
-        return self._redactor.text(self._renderer(logger, name, event_dict))
+        priority = _JOURNAL_PRIORITY.get(str(event_dict.get("level")), 6)
+        text = self.redactor.text(self._renderer(logger, name, event_dict))
+        if not self._prioritized:
+            return text
+        return "\n".join(f"<{priority}>{line}" for line in text.split("\n"))
 
 
 def _severity(_: WrappedLogger, method: str, event_dict: EventDict) -> EventDict:
@@ -195,23 +164,30 @@ class _ErrorInWords:
         return event_dict
 
 
-def in_words(error: BaseException) -> str:
-    """Return an exception's type and message; of a group, those of its members."""
-    if isinstance(error, BaseExceptionGroup):
-        return "; ".join(in_words(member) for member in error.exceptions)
-    message = str(error)
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
-
-
 def render_line(_: WrappedLogger, __: str, event_dict: EventDict) -> str:
-    """Return an event as `<6>event key=value`, on one line and to be read in one way only."""
-    priority = _JOURNAL_PRIORITY.get(str(event_dict.pop("level", "info")), 6)
+    """Return an event as `event key=value`, on one line and to be read in one way only."""
+    event_dict.pop("level", None)  # the priority in front says it
     timestamp = event_dict.pop("timestamp", None)
     words = [_text(event_dict.pop("event", ""))]
     if timestamp is not None:
         words.insert(0, str(timestamp))
     words.extend(f"{_key(key)}={_text(value)}" for key, value in _flat(event_dict))
-    return f"<{priority}>{' '.join(words)}"
+    return " ".join(words)
+
+
+def render_json(_: WrappedLogger, __: str, event_dict: EventDict) -> str:
+    """Return an event as a JSON object on one line, in ASCII: any parser takes it."""
+    first = {key: event_dict.pop(key, None) for key in ("timestamp", "level", "event")}
+    return json.dumps(_finite({**first, **event_dict}), allow_nan=False)
+
+
+def _finite(value: object) -> object:
+    """Return a redacted value with words for the numbers that JSON does not have."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list) else value
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, object]]:

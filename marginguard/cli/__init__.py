@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "run": _Command("marginguard.cli.run", "run", "Guard the configured accounts."),
     "check": _Command("marginguard.cli.check", "check", "Say what is wrong with a configuration."),
     "status": _Command("marginguard.cli.status", "status", "Show positions, levels and guards."),
+    "notify": _Command("marginguard.cli.notify", "notify", "Try the ways users are told."),
     "demo": _Command("marginguard.cli.demo", "demo", "Watch guards work through a real crash."),
     "simulator": _Command("marginguard.cli.simulator", "simulator", "Serve a simulated exchange."),
 }

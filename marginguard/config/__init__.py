@@ -9,9 +9,8 @@ from marginguard.config.models import (
     DaemonSettings,
     DatabaseSettings,
     ExchangeSettings,
-    NotificationsSettings,
-    WebhookSettings,
 )
+from marginguard.config.notifications import NotificationsSettings, WebhookSettings
 from marginguard.config.sorting import RefusedGuard
 from marginguard.config.users import OWNER, PlanSettings, UserSettings
 

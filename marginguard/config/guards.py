@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from marginguard.config.fields import DURATION, Amount, Duration, Number, Whole
+from marginguard.config.notifications import GuardNotifications
 from marginguard.config.table import NAME, NAMED, Table
 from marginguard.domain.model import ActionKind
 from marginguard.domain.rules import ProtectionMode
@@ -122,6 +123,9 @@ class GuardSettings(Table):
     hysteresis: Number = Field(5.0, ge=0, lt=100, description="a number from 0 to below 100")
     budget: BudgetSettings = Field(
         BudgetSettings(), description="a table, written [guards.budget] below its guard"
+    )
+    notifications: GuardNotifications | None = Field(
+        None, description="a table, written [guards.notifications] below its guard"
     )
     escalation: tuple[EscalationSettings, ...] = Field((), description=_ESCALATION)
     individual_configs: Mapping[PositionId, IndividualSettings] = Field(

@@ -21,9 +21,9 @@ from marginguard.config.models import (
     DatabaseSettings,
     ExchangeSettings,
     File,
-    NotificationsSettings,
     Sections,
 )
+from marginguard.config.notifications import NotificationsSettings
 from marginguard.config.problems import (
     ENVIRONMENT_PREFIX,
     NESTED,
@@ -90,10 +90,12 @@ class Config:
         for account in self.accounts:
             for secret in (account.key, account.secret, account.passphrase):
                 secrets.add(secret.get_secret_value())
+        secrets |= {secret.get_secret_value() for secret in self.notifications.secrets()}
         webhooks = (user.webhook_url for user in self.users)
         for url in (
             self.database.url,
             self.notifications.webhook.url,
+            self.notifications.sms.url,
             self.heartbeat.url,
             *webhooks,
         ):

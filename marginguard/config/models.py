@@ -19,10 +19,10 @@ from marginguard.config.fields import (
     Secret,
     StateDirectory,
     StreamUrl,
-    WebhookUrl,
     Whole,
     told,
 )
+from marginguard.config.notifications import NotificationsSettings
 from marginguard.config.service import (
     HeartbeatSettings,
     HttpSettings,
@@ -98,23 +98,6 @@ class DatabaseSettings(Table):
     )
 
 
-class WebhookSettings(Table):
-    """`[notifications.webhook]`: where to tell what happened; without `url` nobody is told."""
-
-    url: WebhookUrl | None = Field(
-        None,
-        description=f"an https:// address (http:// on this machine alone), given as {SECRET}",
-    )
-
-
-class NotificationsSettings(Table):
-    """`[notifications]`: how the owner is told."""
-
-    webhook: WebhookSettings = Field(
-        WebhookSettings(), description="a table, written [notifications.webhook]"
-    )
-
-
 class AccountSettings(Table):
     """`[[accounts]]`: credentials on the exchange, with its addresses.
 
@@ -176,7 +159,7 @@ class Sections(Table):
     )
     notifications: NotificationsSettings = Field(
         default_factory=NotificationsSettings,
-        description="a table, written [notifications.webhook]",
+        description="tables, written [notifications.email] and so on",
     )
     http: HttpSettings = Field(default_factory=HttpSettings, description="a table, written [http]")
     heartbeat: HeartbeatSettings = Field(

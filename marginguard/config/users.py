@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from marginguard.config.fields import Number, WebhookUrl, Whole, told
 from marginguard.config.guards import Action
+from marginguard.config.notifications import UserNotifications
 from marginguard.config.table import NAME, NAMED, SECRET, Table
 from marginguard.domain.model import ActionKind
 from marginguard.domain.plans import ALL_ACTIONS, ALL_MODES, BUILT_IN, LIFETIME, PlanLimits
@@ -77,6 +78,10 @@ class UserSettings(Table):
     )
     timezone: Annotated[str, AfterValidator(_zone)] = Field(
         "UTC", description='the name of a time zone, such as "Europe/Madrid" or "UTC"'
+    )
+    notifications: UserNotifications = Field(
+        default_factory=UserNotifications,
+        description="a table, written [users.notifications] below its user",
     )
 
 

@@ -69,6 +69,10 @@ class Unreachable(Transient):
     error_type = ErrorType.NETWORK
 
 
+class RateLimited(Transient):
+    """Wait and try again: the exchange takes no more calls of this key or address for now."""
+
+
 class Malformed(Transient):
     """Do not use the answer: it does not parse or holds impossible values. Read again."""
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from marginguard.domain.model import ActionKind, Assessment
+from marginguard.domain.model import ActionKind
 from marginguard.domain.rules import Ladder, ProtectionMode, Rules
 from marginguard.domain.units import Percent, PositionId
 
@@ -146,16 +146,6 @@ def suggested_upgrade(rules: Rules, plans: Collection[PlanLimits]) -> str | None
     """Return the name of the smallest plan that allows all of a guard's rules, if any does."""
     allowing = (plan.name for plan in _by_size(plans) if not any(_problems(rules, plan)))
     return next(allowing, None)
-
-
-def within_plan(
-    assessments: Sequence[Assessment], limit: int | None
-) -> tuple[tuple[Assessment, ...], tuple[Assessment, ...]]:
-    """Split positions, worst first, into those that the plan covers and those beyond it.
-
-    `limit` is how many a guard may cover, None for any number.
-    """
-    return tuple(assessments[:limit]), tuple(() if limit is None else assessments[limit:])
 
 
 def _by_size(plans: Collection[PlanLimits]) -> list[PlanLimits]:

@@ -7,7 +7,6 @@ from datetime import datetime
 from marginguard.domain import margin
 from marginguard.domain.breach import (
     Standing,
-    covers,
     episodes_of,
     held_back,
     is_of_the_trade_before,
@@ -15,6 +14,7 @@ from marginguard.domain.breach import (
     standings_of,
     still_holds,
 )
+from marginguard.domain.coverage import covered_by
 from marginguard.domain.decision import Decision, Decisions, Pending, Verdict, View
 from marginguard.domain.memory import Episode, GuardMemory
 from marginguard.domain.model import ActionKind, Assessment, MarginMode, Position, PriceQuote
@@ -71,7 +71,7 @@ def calls_for_a_look(
 
     Cheap, for every tick of the price: it says that `decide` is worth a fresh read.
     """
-    covered = [p for p in positions if covers(rules, memory, p.id)]
+    covered = covered_by(rules, memory, tuple(positions), quote.last)
     episodes = {(e.position_id, e.threshold): e for e in memory.episodes}
     for position_id, standing in standings_of(covered, quote, rules).items():
         ladder = rules.ladder_of(memory.origin_of(position_id))
@@ -140,11 +140,9 @@ class _Question:
 
 def _by_risk(view: View, rules: Rules, memory: GuardMemory) -> list[Assessment]:
     found = []
-    for position in view.positions:
-        origin = memory.origin_of(position.id)
-        if rules.selects(origin):
-            lowest = rules.ladder_of(origin).lowest
-            found.append(margin.assess(position, view.quote.last, lowest))
+    for position in covered_by(rules, memory, view.positions, view.quote.last):
+        lowest = rules.ladder_of(memory.origin_of(position.id)).lowest
+        found.append(margin.assess(position, view.quote.last, lowest))
     return sorted(found, key=lambda one: (-one.level, one.position.id))
 
 

@@ -22,8 +22,8 @@ class ActionStatus(StrEnum):
 
     `intended`: written down, nothing sent. `sent`: a request went out or is about to. `done`:
     proved. `rejected`: certain not to have happened. `unknown`: cannot be told yet. `gone`: the
-    position ended before the action could work, or a stop-loss that may have stood stands no
-    longer.
+    position ended before the action could work or another runs in its place, or a stop-loss that
+    may have stood stands no longer.
     """
 
     INTENDED = "intended"

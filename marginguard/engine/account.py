@@ -7,7 +7,7 @@ from uuid import UUID
 import structlog
 
 from marginguard.domain import backstop, margin
-from marginguard.domain.breach import covers
+from marginguard.domain.coverage import covered_by
 from marginguard.domain.foreign import foreign_change
 from marginguard.domain.model import ActionKind, Assessment, Position, PriceQuote, Sighting
 from marginguard.domain.records import ActionRecord, ActionStatus, ArmedState
@@ -37,7 +37,8 @@ class Account:
         new_id: Callable[[], UUID],
     ) -> None:
         self.id = account_id
-        self._guards = tuple(guards)
+        self._guards: tuple[tuple[Guard, Book], ...] = ()
+        self.guard_by(guards)
         self._observations = observations
         self._notifier = notifier
         self._clock = clock
@@ -48,6 +49,10 @@ class Account:
         self._acted_s: dict[PositionId, float] = {}
         self._ends_told: dict[PositionId, tuple[float, str]] = {}
         self._unclear: set[PositionId] = set()
+
+    def guard_by(self, guards: Sequence[tuple[Guard, Book]]) -> None:
+        """Take over which guards look after the account from now on, each with its book."""
+        self._guards = tuple(guards)
 
     def ended(self, record: ActionRecord) -> None:
         """Tell how an action ended, if it did, so that what it changed surprises nobody."""
@@ -73,7 +78,8 @@ class Account:
         if read_at_s < self._read_at_s:
             return  # another guard's read is newer: what changed since then is known already
         self._read_at_s = read_at_s
-        seen = {position.id: self._sighting(position, quote) for position in positions}
+        keepers = self._keepers(positions, quote)
+        seen = {p.id: _sighting(p, quote, keepers.get(p.id)) for p in positions}
         for sighting in seen.values():
             if sighting.guard_id is None:
                 self._tell_uncovered(sighting.assessment)
@@ -137,28 +143,16 @@ class Account:
             elif (change := foreign_change(known, position)) is not None:
                 self._tell_changed(position, change)
 
-    def _sighting(self, position: Position, quote: PriceQuote) -> Sighting:
-        found = next(
-            (
-                (guard, book)
-                for guard, book in self._guards
-                if book.state.armed is not ArmedState.DISARMED
-                and covers(guard.rules, book.memory, position.id)
-            ),
-            None,
-        )
-        if found is None:
-            return Sighting(assessment=margin.assess(position, quote.last, None), guard_id=None)
-        guard, book = found
-        lineage = book.memory.lineage(position.id)
-        ladder = guard.rules.ladder_of(book.memory.origin_of(position.id))
-        stands = ladder.backstop is not None and backstop.stands(position, ladder.backstop)
-        return Sighting(
-            assessment=margin.assess(position, quote.last, ladder.lowest),
-            guard_id=guard.id,
-            backstop=position.stop_loss if stands else None,
-            original_margin=None if lineage is None else lineage.original_margin,
-        )
+    def _keepers(
+        self, positions: Sequence[Position], quote: PriceQuote
+    ) -> dict[PositionId, tuple[Guard, Book]]:
+        """Return the first armed guard that looks after each position."""
+        keepers: dict[PositionId, tuple[Guard, Book]] = {}
+        for guard, book in self._guards:
+            if book.state.armed is not ArmedState.DISARMED:
+                for one in covered_by(guard.rules, book.memory, positions, quote.last):
+                    keepers.setdefault(one.id, (guard, book))
+        return keepers
 
     def _tell_uncovered(self, assessment: Assessment) -> None:
         position = assessment.position
@@ -212,4 +206,19 @@ def _as_left(position: Position, record: ActionRecord) -> Position:
         quantity=after.quantity,
         margin=after.margin,
         funding_paid=after.funding_paid,
+    )
+
+
+def _sighting(position: Position, quote: PriceQuote, keeper: tuple[Guard, Book] | None) -> Sighting:
+    if keeper is None:
+        return Sighting(assessment=margin.assess(position, quote.last, None), guard_id=None)
+    guard, book = keeper
+    lineage = book.memory.lineage(position.id)
+    ladder = guard.rules.ladder_of(book.memory.origin_of(position.id))
+    stands = ladder.backstop is not None and backstop.stands(position, ladder.backstop)
+    return Sighting(
+        assessment=margin.assess(position, quote.last, ladder.lowest),
+        guard_id=guard.id,
+        backstop=position.stop_loss if stands else None,
+        original_margin=None if lineage is None else lineage.original_margin,
     )

@@ -1,16 +1,15 @@
-"""The engine as a whole: books opened, guards scheduled, accounts watched."""
+"""The engine as a whole: guards scheduled, accounts watched, a new set of guards taken over."""
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from uuid import UUID
+from typing import Final
 
 import structlog
 
 import marginguard
 from marginguard.domain.errors import ErrorCode, ErrorType
-from marginguard.domain.memory import GuardMemory
 from marginguard.domain.model import PriceQuote
 from marginguard.domain.records import (
     ActionRecord,
@@ -18,28 +17,18 @@ from marginguard.domain.records import (
     ExecutionRecord,
     ExecutionSource,
     ExecutionStatus,
-    GuardState,
 )
 from marginguard.domain.units import AccountId, GuardId
-from marginguard.engine.account import Account
 from marginguard.engine.book import Book
-from marginguard.engine.executor import Executor
 from marginguard.engine.guard import GuardRunner
-from marginguard.engine.health import Health
-from marginguard.engine.looking import Looker
-from marginguard.engine.protection import Protector
 from marginguard.engine.scheduler import Scheduler
 from marginguard.engine.settings import EngineSettings, Guard
-from marginguard.engine.stop_losses import StopLossKeeper
-from marginguard.engine.watch import Watch
-from marginguard.ports import (
-    Clock,
-    Exchange,
-    Journal,
-    Notifier,
-    Observations,
-    PriceSource,
-)
+from marginguard.engine.workshop import Surroundings, Workshop
+
+__all__ = ["Disarmed", "Engine", "Surroundings"]
+
+OWNER: Final = "owner"
+"""Whose the run of a guard is that is no longer configured."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,23 +38,6 @@ class Disarmed:
     guard_id: GuardId
     account_id: AccountId
     reason: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Surroundings:
-    """What the engine needs of the world around it.
-
-    `on_refused` hears of every account whose key the exchange refused.
-    """
-
-    exchanges: Mapping[AccountId, Exchange]
-    prices: Mapping[AccountId, PriceSource]
-    journal: Journal
-    observations: Observations
-    notifier: Notifier
-    clock: Clock
-    new_id: Callable[[], UUID]
-    on_refused: Callable[[AccountId], None]
 
 
 class Engine:
@@ -85,20 +57,14 @@ class Engine:
         self._around = surroundings
         self._settings = settings
         self._stop = stop
-        self._unsettled = tuple(surroundings.journal.unsettled_actions())
-        self._states = surroundings.journal.guard_states()
-        self._executors = {
-            account_id: Executor(
-                exchange=exchange,
-                clock=surroundings.clock,
-                settings=settings,
-                stop=stop,
-                seen_transfers=self._transfers_of(account_id),
-            )
-            for account_id, exchange in surroundings.exchanges.items()
+        self._workshop = Workshop(surroundings=surroundings, settings=settings, stop=stop)
+        self._accounts = {id_: self._workshop.account(id_) for id_ in self._workshop.account_ids}
+        self._watches = {
+            id_: self._workshop.watch(account) for id_, account in self._accounts.items()
         }
-        self._books = {guard.id: self._book(guard.id, guard.account_id) for guard in self._guards}
+        self._books: dict[GuardId, Book] = {}
         self._runners: tuple[GuardRunner, ...] = ()
+        self._actions: asyncio.TaskGroup | None = None
         self._scheduler: Scheduler | None = None
         self._bars: dict[AccountId, str | None] = {}
         self.first_pass = asyncio.Event()
@@ -123,10 +89,6 @@ class Engine:
             if runner.guard.account_id == account_id:
                 runner.bar(reason)
 
-    def _wake(self, runner: GuardRunner) -> None:
-        if self._scheduler is not None:
-            self._scheduler.wake(runner.guard.id)
-
     def armed_guards(self) -> tuple[int, int]:
         """Return how many guards are armed now, and how many the configuration has."""
         armed = sum(book.state.armed is ArmedState.ARMED for book in self._books.values())
@@ -135,75 +97,90 @@ class Engine:
     async def run(self) -> None:
         """Guard; returns after `stop`, when the runs and actions under way have ended."""
         await self._note_interrupted()
-        await self._disarm()
-        accounts = self._accounts()
-        async with asyncio.TaskGroup() as actions:
-            self._runners = tuple(
-                self._runner(guard, accounts[guard.account_id], actions) for guard in self._guards
-            )
+        await self._disarm(self._disarmed)
+        async with asyncio.TaskGroup() as self._actions:
+            self._runners = self._staff(self._actions)
+            self._leave_behind()
             self._scheduler = Scheduler(
                 runners=self._runners,
                 settings=self._settings,
                 clock=self._around.clock,
                 stop=self._stop,
                 first_pass=self.first_pass,
+                hooks=self._around.hooks,
             )
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._scheduler.run(), name="scheduler")
-                for watch in self._watches(accounts):
+                for watch in self._watches.values():
                     group.create_task(watch.run(), name="watch")
 
-    def _transfers_of(self, account_id: AccountId) -> list[str]:
-        """Return the transfers that proved deposits before the start."""
-        return [
-            spend.transfer_id
-            for state in self._states.values()
-            if state.account_id == account_id
-            for spend in state.memory.spends
-            if spend.transfer_id is not None
-        ]
+    async def apply(self, guards: Sequence[Guard], disarmed: Sequence[Disarmed]) -> None:
+        """Run these guards from now on, each on an account that the engine knows.
 
-    def _book(self, guard_id: GuardId, account_id: AccountId) -> Book:
-        known = self._states.get(guard_id)
-        now = self._around.clock.now()
-        state = GuardState(
-            guard_id=guard_id,
-            account_id=account_id,
-            armed=ArmedState.DEGRADED,
-            reason="starting: it has not looked yet",
-            since=now,
-            memory=known.memory if known else GuardMemory(),
-            updated_at=now,
-        )
-        unsettled = (r for r in self._unsettled if r.guard_id == guard_id)
-        return Book(
-            state=state,
-            unsettled=unsettled,
-            journal=self._around.journal,
-            clock=self._around.clock,
-        )
+        A guard that has not changed goes on undisturbed. One that has is run by its new rules as
+        soon as its present run has ended; one that is gone leaves what it has not settled to the
+        watch over its account. Raises `RuntimeError` before `run`.
+        """
+        if self._scheduler is None or self._actions is None:
+            raise RuntimeError("the engine does not run yet")
+        new = [one for one in disarmed if one not in self._disarmed]
+        self._guards, self._disarmed = tuple(guards), tuple(disarmed)
+        self._runners = self._staff(self._actions)
+        await self._disarm(new)
+        await self._scheduler.replace(self._runners)
 
-    def _health(self, book: Book) -> Health:
-        return Health(
-            book=book,
-            notifier=self._around.notifier,
-            clock=self._around.clock,
-            blind_after_s=self._settings.blind_after_s,
-            new_id=self._around.new_id,
-        )
+    def _staff(self, actions: asyncio.TaskGroup) -> tuple[GuardRunner, ...]:
+        """Return a runner for every guard: the present one where the guard is the same."""
+        present = {runner.guard.id: runner for runner in self._runners}
+        for guard_id in self._books.keys() - {guard.id for guard in self._guards}:
+            book = self._books.pop(guard_id)
+            self._watches[book.state.account_id].leave(book)
+        runners = []
+        for guard in self._guards:
+            runner = present.get(guard.id)
+            if runner is None or runner.guard != guard:
+                runner = self._workshop.runner(
+                    guard,
+                    book=self._book_of(guard),
+                    account=self._accounts[guard.account_id],
+                    actions=actions,
+                    barred=self._bars.get(guard.account_id),
+                )
+            runners.append(runner)
+        for account_id, account in self._accounts.items():
+            mine = [guard for guard in self._guards if guard.account_id == account_id]
+            account.guard_by([(guard, self._books[guard.id]) for guard in mine])
+            self._watches[account_id].guarded = bool(mine)
+        return tuple(runners)
 
-    async def _disarm(self) -> None:
+    def _book_of(self, guard: Guard) -> Book:
+        """Return the one book of a guard: nothing that it remembers is forgotten."""
+        book = self._books.get(guard.id)
+        if book is None or book.state.account_id != guard.account_id:
+            left = self._watches[guard.account_id].take_back(guard.id)
+            book = left or self._workshop.book(guard.id, guard.account_id)
+            self._books[guard.id] = book
+        return book
+
+    def _wake(self, runner: GuardRunner) -> None:
+        if self._scheduler is not None:
+            self._scheduler.wake(runner.guard.id)
+
+    async def _disarm(self, disarmed: Sequence[Disarmed]) -> None:
         """Record and tell which guards of the configuration do not guard."""
-        for disarmed in self._disarmed:
-            book = self._book(disarmed.guard_id, disarmed.account_id)
-            await self._health(book).disarm(disarmed.reason)
+        for one in disarmed:
+            watch = self._watches.get(one.account_id)
+            book = watch.left_by(one.guard_id) if watch is not None else None
+            book = book or self._workshop.book(one.guard_id, one.account_id)
+            await self._workshop.health(book).disarm(one.reason)
 
     async def _note_interrupted(self) -> None:
         """Record the runs that the daemon's end cut short; their actions are settled later."""
         now = self._around.clock.now()
+        users = {guard.id: guard.user_id for guard in self._guards}
         first = {
             record.execution_id: record
-            for record in reversed(self._unsettled)
+            for record in reversed(self._workshop.unsettled)
             if record.kind.protects
         }
         for record in first.values():
@@ -216,116 +193,32 @@ class Engine:
                 action_id=str(record.id),
                 advice="it is read how it ended before anything more is spent on the position",
             )
-            book = self._book(record.guard_id, record.account_id)
-            await book.append(_interrupted(record, now))
+            book = self._workshop.book(record.guard_id, record.account_id)
+            await book.append(_interrupted(record, users.get(record.guard_id, OWNER), now))
 
-    def _accounts(self) -> dict[AccountId, Account]:
-        return {
-            account_id: Account(
-                account_id=account_id,
-                guards=[
-                    (guard, self._books[guard.id])
-                    for guard in self._guards
-                    if guard.account_id == account_id
-                ],
-                observations=self._around.observations,
-                notifier=self._around.notifier,
-                clock=self._around.clock,
-                new_id=self._around.new_id,
-            )
-            for account_id in self._executors
-        }
-
-    def _runner(self, guard: Guard, account: Account, actions: asyncio.TaskGroup) -> GuardRunner:
-        book = self._books[guard.id]
-        health = self._health(book)
-        health.bar(self._bars.get(guard.account_id))
-        around, settings = self._around, self._settings
-        executor = self._executors[guard.account_id]
-        prices = around.prices[guard.account_id]
-        looker = Looker(
-            account=account,
-            book=book,
-            executor=executor,
-            prices=prices,
-            clock=around.clock,
-            settings=settings,
-        )
-        return GuardRunner(
-            guard=guard,
-            book=book,
-            health=health,
-            account=account,
-            executor=executor,
-            looker=looker,
-            protector=Protector(
-                guard=guard,
-                book=book,
-                executor=executor,
-                looker=looker,
-                prices=prices,
-                clock=around.clock,
-                settings=settings,
-                new_id=around.new_id,
-            ),
-            stop_losses=StopLossKeeper(
-                guard=guard,
-                book=book,
-                executor=executor,
-                notifier=around.notifier,
-                clock=around.clock,
-                settings=settings,
-                new_id=around.new_id,
-            ),
-            observations=around.observations,
-            notifier=around.notifier,
-            clock=around.clock,
-            settings=settings,
-            actions=actions,
-            new_id=around.new_id,
-            on_refused=lambda: around.on_refused(guard.account_id),
-        )
-
-    def _watches(self, accounts: Mapping[AccountId, Account]) -> list[Watch]:
-        """Watch the accounts that no guard runs on, and those with leftover actions."""
-        leftover = {
-            (record.account_id, record.guard_id)
-            for record in self._unsettled
-            if record.guard_id not in self._books
-        }
-        for account_id in {account_id for account_id, _ in leftover} - accounts.keys():
+    def _leave_behind(self) -> None:
+        """Have the watches settle the actions of guards that are not run."""
+        left = {(r.account_id, r.guard_id) for r in self._workshop.unsettled}
+        for account_id, guard_id in sorted(left):
+            if guard_id in self._books:
+                continue
+            if account_id in self._watches:
+                self._watches[account_id].leave(self._workshop.book(guard_id, account_id))
+                continue
             structlog.get_logger().critical(
                 "action.orphaned",
                 account=account_id,
                 advice="an action on this account is not settled and the account is no longer"
                 " configured; look at it on the exchange",
             )
-        guarded = {guard.account_id for guard in self._guards}
-        watched = (accounts.keys() - guarded) | {account_id for account_id, _ in leftover}
-        return [
-            Watch(
-                account=accounts[account_id],
-                executor=self._executors[account_id],
-                books=[
-                    self._book(guard_id, account_id)
-                    for owner, guard_id in sorted(leftover)
-                    if owner == account_id
-                ],
-                prices=self._around.prices[account_id],
-                settings=self._settings,
-                clock=self._around.clock,
-                stop=self._stop,
-            )
-            for account_id in sorted(watched & accounts.keys())
-        ]
 
 
-def _interrupted(record: ActionRecord, now: datetime) -> ExecutionRecord:
+def _interrupted(record: ActionRecord, user_id: str, now: datetime) -> ExecutionRecord:
     return ExecutionRecord(
         id=record.execution_id,
         guard_id=record.guard_id,
         account_id=record.account_id,
-        user_id="owner",
+        user_id=user_id,
         status=ExecutionStatus.FAILED,
         source=ExecutionSource.SCHEDULE,
         version=marginguard.__version__,

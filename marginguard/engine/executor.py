@@ -202,6 +202,9 @@ class Executor:
         if record.kind is ActionKind.SET_STOP_LOSS and record.outcome != OutcomeKind.NOT_SENT:
             error = "no such stop-loss stands: it was never set, or was changed since"
             return ended(record, ActionStatus.GONE, now, error=error)
+        if record.closes and record.outcome == OutcomeKind.DONE:
+            error = "the exchange said done, and what runs now was opened since"
+            return ended(record, ActionStatus.GONE, now, error=error)
         unfounded = record.outcome == OutcomeKind.DONE and not record.repeatable
         if inspection.proof is Proof.NOT_APPLIED and not unfounded:
             error = "the exchange never carried it out"

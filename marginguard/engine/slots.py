@@ -83,7 +83,7 @@ class Slots:
 
     def hasten(self, turn: Turn) -> None:
         """Move a turn that is still waited for to the breaches."""
-        if not turn.breached and not turn.granted.done():
+        if not turn.breached:
             turn.breached = True
             self._line_up(turn)
 

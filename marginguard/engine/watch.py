@@ -1,12 +1,12 @@
 """Looking after what no running guard looks after: whole accounts and leftover actions."""
 
 import asyncio
-from collections.abc import Sequence
 
 import structlog
 
 from marginguard.aio import sleep_or_stop
 from marginguard.domain.errors import MarginguardError, Unauthorized
+from marginguard.domain.units import GuardId
 from marginguard.engine.account import Account
 from marginguard.engine.book import Book
 from marginguard.engine.executor import Executor
@@ -16,10 +16,10 @@ from marginguard.ports import Clock, PriceSource
 
 
 class Watch:
-    """Reads one account at the interval, though no guard of it runs.
+    """Reads one account at the interval while no guard of it runs, or one has left actions behind.
 
-    Its positions are spoken of as not covered, and actions that a guard left behind, which is
-    now disabled, refused or no longer configured, are settled.
+    Its positions are spoken of as not covered, and actions of a guard that is now disabled,
+    refused or no longer configured are settled.
     """
 
     def __init__(
@@ -27,7 +27,6 @@ class Watch:
         *,
         account: Account,
         executor: Executor,
-        books: Sequence[Book],
         prices: PriceSource,
         settings: EngineSettings,
         clock: Clock,
@@ -35,17 +34,39 @@ class Watch:
     ) -> None:
         self._account = account
         self._executor = executor
-        self._books = tuple(books)
+        self._left: dict[GuardId, Book] = {}
+        self.guarded = False
+        """Whether a guard of the account runs."""
         self._prices = prices
         self._settings = settings
         self._clock = clock
         self._stop = stop
         self._log = structlog.get_logger().bind(account=account.id)
 
+    def leave(self, book: Book) -> None:
+        """Look after what a guard that runs no more has left behind."""
+        self._left[book.state.guard_id] = book
+
+    def left_by(self, guard_id: GuardId) -> Book | None:
+        """Return the book that a guard has left here, if it has."""
+        return self._left.get(guard_id)
+
+    def take_back(self, guard_id: GuardId) -> Book | None:
+        """Return the book of a guard that runs again, if it is here."""
+        return self._left.pop(guard_id, None)
+
+    @property
+    def _needed(self) -> bool:
+        left = self._left.values()
+        return not self.guarded or any(book.unsettled or not book.writable for book in left)
+
     async def run(self) -> None:
         """Look at the interval until `stop` is set."""
         while not self._stop.is_set():
             delay_s = self._settings.interval_s
+            if not self._needed:
+                await sleep_or_stop(delay_s, self._stop)
+                continue
             try:
                 async with asyncio.timeout(self._settings.timeout_s):
                     await self._look()
@@ -61,12 +82,13 @@ class Watch:
     async def _look(self) -> None:
         read_at_s = self._clock.monotonic()
         positions = await self._executor.exchange.running_positions()
-        for book in self._books:
+        for book in self._left.values():
             for record in book.unsettled:
                 settled = await self._executor.settle(record, book, positions, read_at_s)
                 if settled is not record:
                     self._account.ended(settled)
-        left = (record for book in self._books for record in book.unsettled)
+            await book.keep()
+        left = (record for book in self._left.values() for record in book.unsettled)
         self._account.report(
             positions,
             await self._prices.quote(),

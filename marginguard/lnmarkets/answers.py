@@ -8,6 +8,7 @@ from typing import Final
 from marginguard.domain.errors import (
     Malformed,
     MarginguardError,
+    RateLimited,
     Rejected,
     Transient,
     Unauthorized,
@@ -81,7 +82,8 @@ def read_error(answer: Answer) -> MarginguardError:
         return kind(said, status=answer.status, code=code)
     if answer.status < 400:
         return Malformed(said)
-    return Transient(said, retry_after_s=answer.retry_after_s)
+    kind_of_wait = RateLimited if answer.over_limit else Transient
+    return kind_of_wait(said, retry_after_s=answer.retry_after_s)
 
 
 def outcome(answer: Answer, exchange_id: Callable[[bytes], str | None]) -> Outcome:

@@ -48,8 +48,9 @@ class Finding:
 class AccountValidation:
     """What was found of one account, `last_validated` by our clock.
 
-    `code` and `reason` say why it is not valid. `balance` is None where it could not be read,
-    `permissions` where the exchange did not tell them.
+    `code` and `reason` say why it is not valid: the key lacks what is `missing`, or `failure` is
+    what a read met. `balance` is None where it could not be read, `permissions` where the
+    exchange did not tell them.
     """
 
     account_id: AccountId
@@ -61,6 +62,8 @@ class AccountValidation:
     balance: Balance | None = None
     permissions: frozenset[str] | None = None
     findings: tuple[Finding, ...] = ()
+    missing: tuple[str, ...] = ()
+    failure: MarginguardError | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,7 +150,8 @@ async def validate(candidate: Candidate, clock: Clock) -> AccountValidation:
             break
         else:
             balance = result if isinstance(result, Balance) else balance
-    verdict = _judge(refusal, list(dict.fromkeys(missing)))
+    missing = list(dict.fromkeys(missing))
+    verdict = _judge(refusal, missing)
     return AccountValidation(
         account_id=account.account_id,
         last_validated=clock.now(),
@@ -158,6 +162,8 @@ async def validate(candidate: Candidate, clock: Clock) -> AccountValidation:
         balance=balance,
         permissions=candidate.permissions,
         findings=(*_of_clock(account.server_clock), *_of_permissions(candidate)),
+        missing=tuple(missing),
+        failure=refusal,
     )
 
 

@@ -20,11 +20,11 @@ from telegram.request import HTTPXRequest
 
 from marginguard.domain.errors import ConfigError
 from marginguard.domain.notice import Severity
-from marginguard.logs import REDACTED
 from marginguard.notify.channel import Action, Delivered, Delivery, Failed
 from marginguard.notify.destination import destination
 from marginguard.notify.message import Message
 from marginguard.notify.wording import one_line, shortened
+from marginguard.redaction import REDACTED
 
 LONGEST_TEXT: Final = 4096
 """What Telegram takes in one message (Bot API, sendMessage)."""

@@ -136,10 +136,10 @@ class AccountLocks:
                     while self._looked_s < asked_s:
                         self._wake.set()
                         await self._looked.wait()
-        if account_id not in self._file_reasons:
+        if self._told.get(account_id) is None:  # to end standing by takes a look at both locks
             self._look_at_file(account_id)
-            self._tell()
-        return self._reason(account_id)
+            self._tell(account_id)
+        return self._told.get(account_id)
 
     def close(self) -> None:
         """Let go of all locks."""
@@ -158,7 +158,8 @@ class AccountLocks:
             await self._look_at_database(self._url)
         # An answer may be as old as its question: a process can be frozen between the two.
         self._looked_s = began_s
-        self._tell()
+        for account_id in self._files:
+            self._tell(account_id)
         looked, self._looked = self._looked, asyncio.Event()
         looked.set()
 
@@ -188,7 +189,7 @@ class AccountLocks:
         That the session was cut does not mean that the database is away.
         """
         if self._session is not None:
-            with contextlib.suppress(DatabaseUnavailable, TimeoutError):
+            with contextlib.suppress(DatabaseUnavailable, ConfigError, TimeoutError):
                 async with asyncio.timeout(self._timings.answer_within_s):
                     await self._follow(await self._connected(url))
                 return
@@ -273,33 +274,32 @@ class AccountLocks:
             " stands by until that one ends"
         )
 
-    def _tell(self) -> None:
-        """Tell of every account whose state has changed."""
-        for account_id in self._files:
-            reason = self._reason(account_id)
-            known = account_id in self._told
-            if known and self._told[account_id] == reason:
-                continue
-            before = self._told.get(account_id)
-            self._told[account_id] = reason
-            if reason is None:
-                event = "account.lock_taken" if not known else "account.taken_over"
-                self._log.info(event, account=account_id)
-            elif known and before is None:
-                self._log.critical(
-                    "account.lock_lost",
-                    account=account_id,
-                    reason=reason,
-                    advice="run one daemon for an account: stop one of the two",
-                )
-            else:
-                self._log.warning(
-                    "account.standing_by",
-                    account=account_id,
-                    reason=reason,
-                    advice="it guards nothing on this account; stop the other one to have it act",
-                )
-            self._on_change(account_id, reason)
+    def _tell(self, account_id: AccountId) -> None:
+        """Tell of the account's state if it has changed."""
+        reason, known = self._reason(account_id), account_id in self._told
+        before = self._told.get(account_id)
+        if known and before == reason:
+            return
+        self._told[account_id] = reason
+        if reason is None:
+            self._log.info(
+                "account.taken_over" if known else "account.lock_taken", account=account_id
+            )
+        elif known and before is None:
+            self._log.critical(
+                "account.lock_lost",
+                account=account_id,
+                reason=reason,
+                advice="run one daemon for an account: stop one of the two",
+            )
+        else:
+            self._log.warning(
+                "account.standing_by",
+                account=account_id,
+                reason=reason,
+                advice="it guards nothing on this account; stop the other one to have it act",
+            )
+        self._on_change(account_id, reason)
 
 
 def _lock_key(digest: str) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from marginguard.domain.errors import ConfigError, DiskFull
-from marginguard.storage.state_dir import make_state_dir
+from marginguard.storage.state_dir import make_state_dir, secure_state_dir
 
 LOCK_FILE: Final = "journal.lock"
 _DISK_FAILS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
@@ -17,9 +17,11 @@ _DISK_FAILS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ERO
 def lock_state_dir(state_dir: Path) -> int:
     """Make `state_dir` if it is missing and lock it; the lock lasts while the result is open.
 
-    Raises `OSError`, which is `BlockingIOError` when another process has the lock.
+    Raises `ConfigError` when it is not ours or open to others, and `OSError`, which is
+    `BlockingIOError` when another process has the lock.
     """
     make_state_dir(state_dir)
+    secure_state_dir(state_dir)
     fd = os.open(state_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,7 +12,8 @@ from marginguard.domain.notice import EVENT_OF
 from marginguard.domain.notification import Notification
 
 _EXACT = ConfigDict(strict=True, extra="forbid", ser_json_inf_nan="constants")
-_ROW: TypeAdapter[Notification] = TypeAdapter(Notification, config=_EXACT)
+# A dataclass takes a configuration from what it is in alone.
+_ROWS: TypeAdapter[tuple[Notification]] = TypeAdapter(tuple[Notification], config=_EXACT)
 
 
 def row_of(notification: Notification) -> dict[str, Any]:
@@ -33,16 +34,16 @@ def row_of(notification: Notification) -> dict[str, Any]:
 
 def encode(notification: Notification) -> bytes:
     """Return the notification as JSON without a line break."""
-    return _ROW.dump_json(notification)
+    return _ROWS.dump_json((notification,))[1:-1]
 
 
-def decode(line: str | bytes) -> Notification:
+def decode(line: bytes) -> Notification:
     """Return the notification that `encode` or the table's query made; raises `Malformed`."""
     try:
-        return _ROW.validate_json(line)
+        return _ROWS.validate_json(b"[" + line + b"]")[0]
     except ValidationError as error:
         fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(str(part) for part in fault["loc"])
+        where = ".".join(str(part) for part in fault["loc"][1:])
         raise Malformed(f"not a notification: {where}: {fault['msg']}") from error
 
 

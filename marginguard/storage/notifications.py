@@ -82,7 +82,7 @@ class NotificationStore:
             rows = await lent.fetch(statement("select_unfinished_notifications"), resent_only)
         for row in rows:
             try:
-                found.append(decode(row[0]))
+                found.append(decode(row[0].encode()))
             except Malformed as error:
                 self._log.warning(
                     "notify.unreadable",

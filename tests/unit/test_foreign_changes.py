@@ -40,15 +40,17 @@ def read_by_another_guard(rig):
 
 def a_watch(rig, books=None):
     """Return what looks after the actions of a guard that is no longer run."""
-    return Watch(
+    watch = Watch(
         account=rig.account,
         executor=rig.executor,
-        books=books or [rig.book],
         prices=rig.prices,
         settings=rig.settings,
         clock=rig.clock,
         stop=rig.stop,
     )
+    for book in books or [rig.book]:
+        watch.leave(book)
+    return watch
 
 
 async def quiet(rig):

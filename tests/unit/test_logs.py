@@ -203,6 +203,83 @@ def test_a_terminal_gets_colours_and_no_priority() -> None:
     assert re.match(r"\d\d:\d\d:\d\d \[warning *\] event +text=a", plain)
 
 
+def objects_of(stream: io.StringIO) -> list[dict[str, object]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_json_is_one_object_a_line_that_every_parser_takes() -> None:
+    stream = io.StringIO()
+    logs.configure(environ={}, form="json", stream=stream)
+    structlog.get_logger().warning(
+        "event", text="two\nlines é \udc80", data={"a": [1, None]}, odd=float("nan"), big=2**70
+    )
+    (line,) = stream.getvalue().splitlines()
+    assert line.isascii()
+    event = json.loads(line, parse_constant=lambda name: pytest.fail(name))
+    assert re.fullmatch(r"\d{4}-.*Z", event.pop("timestamp"))
+    assert event == {
+        "level": "warning",
+        "event": "event",
+        "text": "two\nlines é \udc80",
+        "data": {"a": [1, None]},
+        "odd": "nan",
+        "big": 2**70,
+    }
+
+
+def test_json_has_what_libraries_log_and_tracebacks_at_debug_level() -> None:
+    stream = io.StringIO()
+    logs.configure(environ={}, form="json", level=logging.DEBUG, stream=stream)
+    logging.getLogger("asyncpg").error("lost", exc_info=failure("x"))
+    (event,) = objects_of(stream)
+    assert (event["event"], event["message"], event["error"]) == (
+        "asyncpg",
+        "lost",
+        "RuntimeError: x",
+    )
+    assert "Traceback" in str(event["exception"])
+
+
+def test_the_console_form_has_no_colours_and_no_priority_in_a_file() -> None:
+    stream = io.StringIO()
+    logs.configure(environ={}, form="console", stream=stream)
+    structlog.get_logger().warning("event", text="a")
+    assert re.match(r"\d\d:\d\d:\d\d \[warning *\] event +text=a", stream.getvalue())
+
+
+@pytest.mark.parametrize("form", ["auto", "console", "json"])
+def test_the_journal_gets_the_priority_of_every_line_in_every_form(
+    tmp_path: Path, form: logs.LogFormat
+) -> None:
+    """`journalctl -p warning` is the list of what needs an eye."""
+    with (tmp_path / "journal").open("w+") as stream:
+        status = os.fstat(stream.fileno())
+        environ = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+        logs.configure(environ=environ, form=form, level=logging.DEBUG, stream=stream)
+        structlog.get_logger().error("event", exc_info=failure("x"))
+        stream.seek(0)
+        lines = stream.read().splitlines()
+    assert all(line.startswith("<3>") for line in lines)
+    assert "Traceback" in "".join(lines)
+
+
+@pytest.mark.parametrize("name", logs.LEVELS)
+def test_a_level_lets_itself_through_and_nothing_below(name: str) -> None:
+    stream = configured(level=logs.LEVELS[name])
+    for method in ("debug", "info", "warning", "error", "critical"):
+        getattr(structlog.get_logger(), method)(method)
+    methods = ["debug", "info", "warning", "error", "critical"]
+    heard = [line.split()[-1] for line in stream.getvalue().splitlines()]
+    assert heard == methods[methods.index(name) :]
+
+
+def test_what_is_written_past_the_log_can_be_redacted_too() -> None:
+    structlog.reset_defaults()
+    assert logs.redacted("nothing is known") == "nothing is known"
+    configured(secrets=("hush-hush",))
+    assert logs.redacted("ValueError: hush-hush") == "ValueError: ***"
+
+
 def test_what_libraries_log_comes_out_the_same_way() -> None:
     stream = configured()
     logging.getLogger("asyncpg").warning("lost %d connections", 2)
@@ -263,12 +340,12 @@ class Opaque:
 
 
 @pytest.mark.parametrize("level", [logging.INFO, logging.DEBUG])
+@pytest.mark.parametrize("form", ["auto", "console", "json"])
 @pytest.mark.parametrize("terminal", [False, True])
-def test_a_secret_never_comes_out(level: int, terminal: bool) -> None:
+def test_a_secret_never_comes_out(level: int, form: logs.LogFormat, terminal: bool) -> None:
     """Failure 36: whatever way it comes in, and however it is quoted on the way."""
-    stream = configured(
-        level=level, stream=Terminal() if terminal else None, secrets=(CANARY, NUMBER)
-    )
+    stream = Terminal() if terminal else io.StringIO()
+    logs.configure(environ={}, level=level, form=form, stream=stream, secrets=(CANARY, NUMBER))
     log = structlog.get_logger()
     library = logging.getLogger("asyncpg")
     nested = {"deep": [{"deeper": (CANARY, {CANARY})}], "n": int(NUMBER), CANARY: CANARY}
@@ -290,8 +367,8 @@ def test_a_secret_never_comes_out(level: int, terminal: bool) -> None:
         log.info("event")
     out = stream.getvalue()
     assert out.count("***") > 20
-    for form in (CANARY, "4f1d", "9b", NUMBER):
-        assert form not in out
+    for part in (CANARY, "4f1d", "9b", NUMBER):
+        assert part not in out
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ from marginguard.domain.plans import (
     PlanProblemType,
     plan_problems,
     suggested_upgrade,
-    within_plan,
 )
 from marginguard.domain.rules import Ladder, ProtectionMode, Rules, Rung, Step
 from tests.unit.strategies import a_position
@@ -163,15 +162,6 @@ def test_the_smallest_plan_is_the_one_of_the_least_priority_then_positions() -> 
     (problem,) = plan_problems(asked, FREE, [*PLANS, endless, roomy, snug])
     assert problem.upgrade == "snug"
 
-
-def test_the_worst_positions_are_covered_and_the_others_are_known() -> None:
-    worst_first = [margin.assess(a_position(id=name), 60_000.0, 80) for name in "abc"]
-    a, b, c = worst_first
-    assert within_plan(worst_first, 2) == ((a, b), (c,))
-    assert within_plan(worst_first, 3) == ((a, b, c), ())
-    assert within_plan(worst_first, 9) == ((a, b, c), ())
-    assert within_plan(worst_first, None) == ((a, b, c), ())
-    assert within_plan([], 2) == ((), ())
 
 
 def test_pro_is_all_but_the_lowest_thresholds_of_lifetime() -> None:

@@ -279,6 +279,28 @@ async def test_a_guard_that_is_woken_in_the_line_overtakes_every_routine_run():
     assert free.runs[0] == (2, "price")
 
 
+async def test_a_guard_that_is_woken_from_its_sleep_overtakes_every_routine_run():
+    free = FakeRunner("guard-1", priority=1)
+    routine = [FakeRunner(f"lifetime-{n}", takes_s=6, priority=5) for n in range(9)]
+    async with running(free, max_concurrent=1) as schedule:
+        await schedule.until(1)
+        await schedule.scheduler.replace([free, *routine])
+        await schedule.until(3)
+        schedule.scheduler.wake("guard-1")
+        await schedule.until(15)
+    assert free.runs == [(0, "schedule"), (7, "price")]
+
+
+async def test_a_timer_that_fires_a_little_early_runs_a_guard_once():
+    runner = FakeRunner()
+    async with running(runner) as schedule:
+        await schedule.until(10)
+        schedule.clock.suspended_s = -0.0005
+        await schedule.until(60)
+    assert runner.times() == pytest.approx([0, FIRST, SECOND], abs=0.001)
+    assert min(schedule.heard.lateness) == 0
+
+
 async def test_a_guard_of_the_lowest_priority_is_run_while_the_others_take_every_slot():
     pressing = [FakeRunner(f"lifetime-{n}", takes_s=2, priority=5) for n in range(6)]
     free = FakeRunner("free", takes_s=2, priority=1)

@@ -1,0 +1,132 @@
+"""What the configuration means to the telling: pure translations."""
+
+from marginguard.config import Config, UserSettings
+from marginguard.config.notifications import NotificationsSettings, SmsSettings
+from marginguard.notify.channel import Channel
+from marginguard.notify.email import EmailChannel, EmailSettings, Security
+from marginguard.notify.preferences import Preferences, QuietHours
+from marginguard.notify.routing import Narrowing, Person, Routing
+from marginguard.notify.sms import SmsChannel
+from marginguard.notify.sms_requests import Gateway, GatewaySettings, Twilio, TwilioSettings
+from marginguard.notify.telegram import TelegramChannel, TelegramSettings
+from marginguard.notify.webhook_channel import WebhookChannel, WebhookChannelSettings
+from marginguard.notify.wording import zone
+
+_PORTS = {"starttls": 587, "tls": 465, "none": 25}
+
+
+def channels_of(settings: NotificationsSettings) -> tuple[Channel, ...]:
+    """Return the channels that are set up; webhooks need no setting up.
+
+    Raises `ConfigError` for settings that no channel can work with.
+    """
+    channels: list[Channel] = []
+    telegram, email = settings.telegram, settings.email
+    if telegram.token is not None:
+        channels.append(
+            TelegramChannel(
+                TelegramSettings(
+                    token=telegram.token.get_secret_value(),
+                    base_url=telegram.base_url,
+                    timeout_s=telegram.timeout.total_seconds(),
+                )
+            )
+        )
+    if email.host is not None and email.sender is not None:
+        channels.append(
+            EmailChannel(
+                EmailSettings(
+                    host=email.host,
+                    port=email.port or _PORTS[email.security],
+                    sender=email.sender,
+                    security=Security(email.security),
+                    username=email.username,
+                    password=email.password.get_secret_value() if email.password else None,
+                    timeout_s=email.timeout.total_seconds(),
+                )
+            )
+        )
+    webhook = settings.webhook
+    channels.append(
+        WebhookChannel(
+            WebhookChannelSettings(
+                secret=webhook.secret.get_secret_value() if webhook.secret else None,
+                allow_private=webhook.allow_private,
+                timeout_s=webhook.timeout.total_seconds(),
+            )
+        )
+    )
+    if settings.sms.provider is not None:
+        channels.append(SmsChannel(_sms_provider(settings.sms)))
+    return tuple(channels)
+
+
+def _sms_provider(sms: SmsSettings) -> Twilio | Gateway:
+    timeout_s = sms.timeout.total_seconds()
+    # The table's own check has seen that what each provider needs is there.
+    if sms.provider == "twilio":
+        return Twilio(
+            TwilioSettings(
+                account_sid=sms.account_sid or "",
+                auth_token=sms.auth_token.get_secret_value() if sms.auth_token else "",
+                sender=sms.sender or "",
+                timeout_s=timeout_s,
+            )
+        )
+    return Gateway(
+        GatewaySettings(
+            url=sms.url.get_secret_value() if sms.url else "",
+            method=sms.method,
+            headers=sms.headers,
+            body=sms.body,
+            secret=sms.secret.get_secret_value() if sms.secret else None,
+            allow_private=sms.allow_private,
+            timeout_s=timeout_s,
+        )
+    )
+
+
+def routing_of(config: Config, channels: tuple[Channel, ...]) -> Routing:
+    """Return who is told where, over the channels that are set up."""
+    narrowed = {
+        guard.id: Narrowing(
+            channels=None if wishes.channels is None else frozenset(wishes.channels),
+            events=wishes.events,
+        )
+        for guard in config.guards
+        if (wishes := guard.notifications) is not None
+    }
+    return Routing(
+        [_person(user, config.notifications) for user in config.users],
+        usable={channel.name for channel in channels},
+        owners={account_id: user.id for account_id, user in config.owners.items()},
+        narrowed=narrowed,
+    )
+
+
+def _person(user: UserSettings, settings: NotificationsSettings) -> Person:
+    url = user.webhook_url or settings.webhook.url
+    addresses = {
+        "email": user.email,
+        "telegram": user.telegram_chat_id,
+        "webhook": None if url is None else url.get_secret_value(),
+        "sms": user.phone,
+    }
+    wishes = user.notifications
+    quiet = wishes.quiet_hours
+    return Person(
+        user_id=user.id,
+        addresses={channel: to for channel, to in addresses.items() if to is not None},
+        timezone=user.timezone,
+        preferences=Preferences(
+            channels=wishes.channels,
+            events={
+                channel: events for channel, events in wishes.events.items() if events is not None
+            },
+            quiet_hours=None
+            if quiet is None
+            else QuietHours(start=quiet.start, end=quiet.end, timezone=zone(user.timezone)),
+            max_per_hour=wishes.max_per_hour,
+            max_per_day=wishes.max_per_day,
+        ),
+    )
