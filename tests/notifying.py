@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from uuid_utils.compat import uuid7
 
+from marginguard.aio import SystemClock
 from marginguard.domain.errors import DatabaseUnavailable
 from marginguard.domain.notice import Notice, NoticeKind, Severity
 from marginguard.domain.notification import Notification
@@ -41,6 +42,11 @@ def an_alarm(**changes):
     """Return a critical notice that may be repeated, changed."""
     changes = {"kind": NoticeKind.UNPROTECTED, "severity": Severity.CRITICAL, **changes}
     return a_notice(**changes)
+
+
+def now_alarm(**changes):
+    """Return a critical notice of this very moment, changed."""
+    return an_alarm(at=SystemClock().now(), **changes)
 
 
 def a_notification(**changes):

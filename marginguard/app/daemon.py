@@ -1,57 +1,60 @@
 """The daemon's life from start to end: what is made, in which order, and what outlives what."""
 
 import asyncio
+import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 import structlog
 from uuid_utils.compat import uuid7
 
 import marginguard
-from marginguard.aio import SystemClock, until_stopped
-from marginguard.app.settings import (
-    credentials_of,
-    disarmed_guards,
-    engine_settings,
-    guards_to_run,
-    needs_of,
-)
-from marginguard.app.venues import open_venues
-from marginguard.config import Config
-from marginguard.domain.errors import DiskFull, Transient, Unauthorized
-from marginguard.domain.model import PriceQuote
-from marginguard.domain.units import AccountId, PositionId
-from marginguard.engine.engine import Engine, Surroundings
-from marginguard.engine.executor import REQUEST_LIFE_S
-from marginguard.lnmarkets.client import AccountClient
-from marginguard.lnmarkets.stream_account import AccountListener
-from marginguard.lnmarkets.validation import AccountValidation, Verdict
-from marginguard.lnmarkets.validator import Validator
-from marginguard.lnmarkets.venue import Venue
+from marginguard.aio import SystemClock, sleep_or_stop, until_stopped
+from marginguard.app.reload import change_between
+from marginguard.app.session import Keeping, Session
+from marginguard.app.vitals import Vitals
+from marginguard.config import Config, load_config
+from marginguard.domain.errors import ConfigError, DiskFull, Transient
+from marginguard.domain.notice import Notice, NoticeKind, Severity
 from marginguard.notify.webhook import NullNotifier, WebhookNotifier
+from marginguard.ports import Notifier
 from marginguard.storage.journal import FileJournal
 from marginguard.storage.keeper import DatabaseKeeper
+from marginguard.telemetry.server import serve
 
 MEMORY_PATIENCE_S = 2.0
 """How long a start with an empty state directory waits for what the database remembers."""
 
 
 class Daemon:
-    """Guards as the configuration says, until it is asked to stop."""
+    """Guards as the configuration says, until it is asked to stop.
 
-    def __init__(self, config: Config, *, dry_run: bool) -> None:
+    `on_config` is called with every configuration that is taken over, to log by it.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        dry_run: bool,
+        on_config: Callable[[Config], None] = lambda _config: None,
+    ) -> None:
         self._config = config
         self._dry_run = dry_run
-        self._guards = guards_to_run(config, dry_run=dry_run)
+        self._on_config = on_config
         self._clock = SystemClock()
+        self._vitals = Vitals(config, environ=os.environ, clock=self._clock)
         self._stop = asyncio.Event()
         # What is told and recorded outlives what acts.
         self._stop_telling = asyncio.Event()
+        self._reload = asyncio.Event()
+        self._session: Session | None = None
+        self._session_stop = asyncio.Event()
         self._log = structlog.get_logger()
 
     async def run(self) -> None:
-        """Run until SIGINT or SIGTERM, then let what is under way end.
+        """Run until SIGINT or SIGTERM, then let what is under way end; SIGHUP reloads.
 
         Raises `ConfigError` for what the operator must change, and whatever ends a task that
         should not end, in an exception group.
@@ -60,23 +63,35 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._ask_to_stop, number)
+        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
         try:
             async with AsyncExitStack() as stack:
-                await self._guard(stack)
+                await self._live(stack)
         finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 loop.remove_signal_handler(number)
         self._log.info("daemon.stopped")
 
     def _ask_to_stop(self, number: signal.Signals) -> None:
         self._log.info("daemon.stopping", signal=signal.Signals(number).name)
+        self._vitals.manager.stopping("settling what is under way")
         self._stop.set()
+        self._session_stop.set()
 
-    async def _guard(self, stack: AsyncExitStack) -> None:
+    async def _live(self, stack: AsyncExitStack) -> None:
         config = self._config
+        if config.http.listen is not None:
+            vitals = self._vitals
+            await stack.enter_async_context(
+                serve(
+                    config.http.listen,
+                    live=vitals.live,
+                    ready=vitals.ready,
+                    registry=vitals.metrics.registry,
+                )
+            )
         journal = await FileJournal.open(config.daemon.state_dir)
         stack.push_async_callback(journal.close)
-        venues = await open_venues(stack, config, clock=self._clock, stop=self._stop)
         url = config.database.url
         database = DatabaseKeeper(
             url=url.get_secret_value() if url else None,
@@ -86,117 +101,104 @@ class Daemon:
         )
         webhook = config.notifications.webhook.url
         notifier = WebhookNotifier(webhook.get_secret_value()) if webhook else NullNotifier()
+        keeping = Keeping(
+            journal=journal,
+            observations=database.observations,
+            notifier=notifier,
+            vitals=self._vitals,
+            clock=self._clock,
+        )
+        works = (
+            ("database", database.run(self._stop_telling)),
+            ("notifier", notifier.run(self._stop_telling)),
+            ("vitals", self._vitals.run(self._stop_telling)),
+        )
         async with asyncio.TaskGroup() as side:
-            for name, work in (("database", database.run), ("notifier", notifier.run)):
-                side.create_task(
-                    until_stopped(work(self._stop_telling), name, self._stop_telling), name=name
-                )
-            await asyncio.gather(
-                self._recall(database, journal),
-                *(venue.measure_clock() for venue in set(venues.values())),
-            )
-            await self._run_engine(venues, journal, database, notifier)
+            for name, work in works:
+                side.create_task(until_stopped(work, name, self._stop_telling), name=name)
+            await self._recall(database, journal)
+            await self._guard(keeping)
             self._stop_telling.set()
 
-    async def _run_engine(
-        self,
-        venues: Mapping[AccountId, Venue],
-        journal: FileJournal,
-        database: DatabaseKeeper,
-        notifier: WebhookNotifier | NullNotifier,
-    ) -> None:
-        accounts = {
-            account.id: venues[account.id].account(account.id, credentials_of(account))
-            for account in self._config.accounts
-        }
-        damaged = journal.damage is not None
-        engine = Engine(
-            guards=self._guards,
-            disarmed=disarmed_guards(self._config),
-            surroundings=Surroundings(
-                exchanges=accounts,
-                prices={account_id: venue.prices for account_id, venue in venues.items()},
-                journal=journal,
-                observations=database.observations,
-                notifier=notifier,
-                clock=self._clock,
-                new_id=uuid7,
-                on_refused=lambda _account_id: validator.ask(),
-            ),
-            settings=engine_settings(
+    async def _guard(self, keeping: Keeping) -> None:
+        """Guard, session after session, until the daemon is to stop."""
+        while not self._stop.is_set():
+            self._session_stop = asyncio.Event()
+            self._session = Session(
                 self._config,
-                spending_from_s=self._clock.monotonic() + REQUEST_LIFE_S if damaged else 0.0,
-            ),
-            stop=self._stop,
-        )
-        validator = self._validator(accounts, engine)
-        self._listen(venues, engine, validator)
-        async with asyncio.TaskGroup() as main:
-            works = [("engine", engine.run()), ("validator", validator.run(self._stop))]
-            works += [("exchange", venue.run(self._stop)) for venue in set(venues.values())]
-            for name, work in works:
-                main.create_task(until_stopped(work, name, self._stop), name=name)
-            main.create_task(self._announce(engine), name="announce")
-
-    def _validator(self, accounts: Mapping[AccountId, AccountClient], engine: Engine) -> Validator:
-        def on_result(result: AccountValidation) -> None:
-            if result.verdict is Verdict.VALID:
-                engine.bar(result.account_id, None)
-            elif result.verdict is Verdict.INVALID:
-                engine.bar(result.account_id, f"{result.code}: {result.reason}; {result.advice}")
-
-        return Validator(
-            [
-                (client, needs_of(account_id, self._guards))
-                for account_id, client in accounts.items()
-            ],
-            clock=self._clock,
-            on_result=on_result,
-            streamed=[account.id for account in self._config.accounts if account.stream_url],
-        )
-
-    def _listen(
-        self, venues: Mapping[AccountId, Venue], engine: Engine, validator: Validator
-    ) -> None:
-        """Connect the streams' ends with the engine: what is heard makes guards look at once."""
-        for venue in set(venues.values()):
-            ids = frozenset(account_id for account_id in venues if venues[account_id] is venue)
-            self._listen_to_prices(venue, ids, engine)
-        for account in self._config.accounts:
-            venues[account.id].stream_account(
-                account.id,
-                credentials_of(account),
-                self._account_listener(account.id, engine, validator),
+                dry_run=self._dry_run,
+                keeping=keeping,
+                stop=self._session_stop,
+                on_ready=lambda: self._vitals.manager.ready("starting: no guard has looked yet"),
             )
+            async with asyncio.TaskGroup() as group:
+                reloading = group.create_task(self._keep_reloading(keeping.notifier))
+                await self._session.run()
+                reloading.cancel()
 
-    def _listen_to_prices(
-        self, venue: Venue, account_ids: frozenset[AccountId], engine: Engine
-    ) -> None:
-        def on_tick(quote: PriceQuote) -> None:
-            engine.on_tick(quote, account_ids)
+    async def _keep_reloading(self, notifier: Notifier) -> None:
+        """Take over a changed configuration whenever it is asked for, until the session ends."""
+        while not self._session_stop.is_set():
+            if not await sleep_or_stop(3600.0, self._reload):
+                continue
+            self._reload.clear()
+            self._vitals.manager.reloading()
+            try:
+                new = await asyncio.to_thread(load_config, self._config.path, os.environ)
+            except ConfigError as error:
+                self._refuse(error, notifier)
+            else:
+                await self._take_over(new, notifier)
+            self._vitals.manager.ready("guarding by the configuration in force")
 
-        def on_snapshot_needed() -> None:
-            for account_id in account_ids:
-                engine.on_account_event(account_id)
+    def _refuse(self, error: ConfigError, notifier: Notifier) -> None:
+        self._log.critical(
+            "config.refused",
+            problems=list(error.problems),
+            advice="the configuration from before stays in force; correct the file and reload",
+        )
+        self._tell(
+            notifier,
+            NoticeKind.CONFIG_REFUSED,
+            Severity.CRITICAL,
+            "The changed configuration is refused and the one from before stays in force: "
+            + "; ".join(error.problems),
+        )
 
-        venue.stream_prices(on_tick, on_snapshot_needed)
+    async def _take_over(self, new: Config, notifier: Notifier) -> None:
+        old, change = self._config, change_between(self._config, new)
+        self._config = new
+        self._on_config(new)
+        if change.at_restart:
+            self._log.warning(
+                "config.restart_needed",
+                tables=list(change.at_restart),
+                advice="what changed there is taken over when the daemon is restarted",
+            )
+        if change.new_session:
+            self._session_stop.set()
+        elif self._session is not None:
+            await self._session.apply(new)
+        guards = f"{len(new.guards)} guards, {len(new.refused_guards)} refused"
+        self._log.info(
+            "config.reloaded",
+            guards=len(new.guards),
+            refused=len(new.refused_guards),
+            before=len(old.guards),
+            new_session=change.new_session,
+        )
+        later = f" A restart is needed for: {', '.join(change.at_restart)}."
+        self._tell(
+            notifier,
+            NoticeKind.CONFIG_RELOADED,
+            Severity.INFO,
+            f"The changed configuration is in force: {guards}."
+            + (later if change.at_restart else ""),
+        )
 
-    def _account_listener(
-        self, account_id: AccountId, engine: Engine, validator: Validator
-    ) -> AccountListener:
-        def on_account_event(kind: str, position_id: PositionId | None) -> None:
-            self._log.info("account.event", account=account_id, kind=kind, position=position_id)
-            engine.on_account_event(account_id)
-
-        def on_refused(error: Unauthorized) -> None:
-            self._log.debug("account.stream_refused", account=account_id, error=str(error))
-            validator.ask()
-
-        return AccountListener(
-            on_account_event=on_account_event,
-            on_snapshot_needed=lambda: engine.on_account_event(account_id),
-            on_permissions=lambda permissions: validator.permissions(account_id, permissions),
-            on_refused=on_refused,
+    def _tell(self, notifier: Notifier, kind: NoticeKind, severity: Severity, text: str) -> None:
+        notifier.tell(
+            Notice(id=uuid7(), kind=kind, severity=severity, text=text, at=self._clock.now())
         )
 
     async def _recall(self, database: DatabaseKeeper, journal: FileJournal) -> None:
@@ -226,19 +228,3 @@ class Daemon:
                 )
                 return
             self._log.info("memory.recalled", records=len(records))
-
-    async def _announce(self, engine: Engine) -> None:
-        """Say once that the guards guard; returns then, or when the daemon is to stop."""
-        waits = {
-            asyncio.ensure_future(engine.first_pass.wait()),
-            asyncio.ensure_future(self._stop.wait()),
-        }
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-        if engine.first_pass.is_set() and not self._stop.is_set():
-            armed, guards = engine.armed_guards()
-            log = self._log.info if armed == guards and guards else self._log.warning
-            log("daemon.ready", guards=guards, armed=armed, accounts=len(self._config.accounts))

@@ -86,7 +86,17 @@ def _sms_provider(sms: SmsSettings) -> Twilio | Gateway:
     )
 
 
-def routing_of(config: Config, channels: tuple[Channel, ...]) -> Routing:
+def set_up(settings: NotificationsSettings) -> frozenset[str]:
+    """Return the names of the channels that `channels_of` makes."""
+    given = {
+        "telegram": settings.telegram.token,
+        "email": settings.email.host,
+        "sms": settings.sms.provider,
+    }
+    return frozenset({"webhook", *(name for name, key in given.items() if key is not None)})
+
+
+def routing_of(config: Config) -> Routing:
     """Return who is told where, over the channels that are set up."""
     narrowed = {
         guard.id: Narrowing(
@@ -98,7 +108,7 @@ def routing_of(config: Config, channels: tuple[Channel, ...]) -> Routing:
     }
     return Routing(
         [_person(user, config.notifications) for user in config.users],
-        usable={channel.name for channel in channels},
+        usable=set_up(config.notifications),
         owners={account_id: user.id for account_id, user in config.owners.items()},
         narrowed=narrowed,
     )

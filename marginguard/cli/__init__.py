@@ -22,6 +22,15 @@ COMMANDS: Final = {
     "check": _Command("marginguard.cli.check", "check", "Say what is wrong with a configuration."),
     "status": _Command("marginguard.cli.status", "status", "Show positions, levels and guards."),
     "notify": _Command("marginguard.cli.notify", "notify", "Try the ways users are told."),
+    "explain": _Command(
+        "marginguard.cli.explain", "explain", "Tell what happened in an execution or to a position."
+    ),
+    "executions": _Command("marginguard.cli.executions", "executions", "List what guards did."),
+    "analyze": _Command(
+        "marginguard.cli.analyze", "analyze", "Say how executions or notifications went."
+    ),
+    "profile": _Command("marginguard.cli.profile", "profile", "Say where time and memory go."),
+    "chart": _Command("marginguard.cli.chart", "chart", "Draw a position's margin level."),
     "demo": _Command("marginguard.cli.demo", "demo", "Watch guards work through a real crash."),
     "simulator": _Command("marginguard.cli.simulator", "simulator", "Serve a simulated exchange."),
 }

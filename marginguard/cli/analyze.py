@@ -25,6 +25,7 @@ from marginguard.diagnose import executions, notifications
 from marginguard.diagnose.executions import ExecutionAnalysis
 from marginguard.diagnose.figures import CommonError, Slice, Timing, sparkline
 from marginguard.diagnose.notifications import NotificationAnalysis
+from marginguard.domain.units import GuardId
 from marginguard.storage.database import Connection
 from marginguard.storage.reading import guards
 from marginguard.storage.reading_executions import deliveries, runs
@@ -44,7 +45,7 @@ def analyze() -> None:
 @since_option("24h")
 @json_option
 def analyze_executions(
-    config_path: Path, *, guard_id: str | None, since: datetime, as_json: bool
+    config_path: Path, *, guard_id: GuardId | None, since: datetime, as_json: bool
 ) -> None:
     """Say how the executions went: success rate, durations, errors, and when.
 

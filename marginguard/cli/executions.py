@@ -15,6 +15,7 @@ from marginguard.cli.record import check_guard, echo_json, read, say, since_opti
 from marginguard.config import Config
 from marginguard.diagnose.figures import success_rate
 from marginguard.domain.records import ExecutionRecord, ExecutionStatus
+from marginguard.domain.units import GuardId
 from marginguard.storage.database import Connection
 from marginguard.storage.reading import guards
 from marginguard.storage.reading_executions import count_by_status
@@ -59,7 +60,7 @@ class _Found:
 def executions(
     config_path: Path,
     *,
-    guard_id: str | None,
+    guard_id: GuardId | None,
     since: datetime,
     status: str | None,
     limit: int,

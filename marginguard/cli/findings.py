@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from marginguard.app.notifications import routing_of
 from marginguard.config import Config, GuardSettings
 from marginguard.config.clashes import share_positions
 from marginguard.config.ladders import ladders_of
@@ -79,12 +80,15 @@ def warnings(config: Config) -> Iterator[Finding]:
     for guard in config.guards:
         yield from _of_guard(guard, config)
     yield from _overlaps(config)
-    if config.notifications.webhook.url is None:
-        yield warning(
-            "nobody is told of actions and failures",
-            "set url under [notifications.webhook]",
-            "set_webhook",
-        )
+    routing = routing_of(config)
+    for user in config.users:
+        if not routing.channels_of(user.id):
+            yield warning(
+                f'user "{user.id}": is told of nothing, since no channel reaches them',
+                "set url under [notifications.webhook], or set up another channel and give the"
+                " user's address there; then try: marginguard notify test",
+                "set_webhook",
+            )
 
 
 def _of_guard(guard: GuardSettings, config: Config) -> Iterator[Finding]:

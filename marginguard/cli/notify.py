@@ -75,7 +75,7 @@ def test(
 
 async def _try(config: Config, only: str | None, users: Sequence[str]) -> list[Finding]:
     channels = channels_of(config.notifications)
-    routing = routing_of(config, channels)
+    routing = routing_of(config)
     by_name = {channel.name: channel for channel in channels}
     try:
         findings = []

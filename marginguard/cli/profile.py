@@ -15,6 +15,7 @@ from marginguard.diagnose.finding import Finding
 from marginguard.diagnose.memory import Memory, findings, memory_of
 from marginguard.diagnose.profile import Profile
 from marginguard.diagnose.profile import profile as profile_of
+from marginguard.domain.units import GuardId
 from marginguard.storage.database import Connection
 from marginguard.storage.journal_lock import LOCK_FILE
 from marginguard.storage.reading import guards
@@ -43,7 +44,7 @@ class _Found:
     help="How many of the newest executions to look at.",
 )
 @json_option
-def profile(config_path: Path, *, guard_id: str | None, runs: int, as_json: bool) -> None:
+def profile(config_path: Path, *, guard_id: GuardId | None, runs: int, as_json: bool) -> None:
     """Say where the time of the newest executions went, phase by phase, and what to change.
 
     Also says how much memory the daemon takes, when it runs on this machine. Exits with 1 when

@@ -25,7 +25,7 @@ from marginguard.cli.common import ExitCode
 from marginguard.config import Config, load_config
 from marginguard.diagnose.finding import Finding
 from marginguard.domain.errors import ConfigError, DatabaseUnavailable
-from marginguard.domain.units import AccountId, PositionId
+from marginguard.domain.units import AccountId, GuardId, PositionId
 from marginguard.storage.database import Connection, acquired, close_pool, open_pool
 from marginguard.storage.embedded import server_for_reading
 from marginguard.storage.migrate import check_schema
@@ -52,36 +52,25 @@ class WrongUse(click.ClickException):
         click.echo(f"error: {self.message}", err=True, file=file)
 
 
-class _Since(click.ParamType):
-    """A duration before now, such as `24h`; gives the moment."""
-
-    name = "duration"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> datetime:
-        """Return the moment that is so long ago."""
-        if isinstance(value, datetime):
-            return value
-        parts = re.findall(r"(\d+(?:\.\d+)?)([smhdw])", value)
-        if not parts or "".join(number + unit for number, unit in parts) != value:
-            self.fail(
-                f"{value!r} is not a duration; write a number with a unit (s, m, h, d or w), such"
-                ' as "90m", "24h" or "7d"',
-                param,
-                ctx,
-            )
-        seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
-        if not 0 < seconds <= _LONGEST.total_seconds():
-            self.fail(f"{value!r} must be above 0 and at most {_LONGEST.days}d", param, ctx)
-        return datetime.now(UTC) - timedelta(seconds=seconds)
+def _moment(_: click.Context, __: click.Parameter, value: str) -> datetime:
+    """Return the moment that is as long ago as `value` says, such as `24h`."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhdw])", value)
+    if not parts or "".join(number + unit for number, unit in parts) != value:
+        raise click.BadParameter(
+            f"{value!r} is not a duration; write a number with a unit (s, m, h, d or w), such as"
+            ' "90m", "24h" or "7d"'
+        )
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if not 0 < seconds <= _LONGEST.total_seconds():
+        raise click.BadParameter(f"{value!r} must be above 0 and at most {_LONGEST.days}d")
+    return datetime.now(UTC) - timedelta(seconds=seconds)
 
 
 def since_option(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Add `--since DURATION`, passed on as the moment `since`."""
     return click.option(
         "--since",
-        type=_Since(),
+        callback=_moment,
         metavar="DURATION",
         default=default,
         show_default=True,
@@ -173,7 +162,7 @@ def stale(config: Config, looked: datetime | None, now: datetime) -> str | None:
     return f"the daemon looked {when}"
 
 
-def check_guard(config: Config, guard_id: str | None, recorded: Iterable[str] = ()) -> None:
+def check_guard(config: Config, guard_id: GuardId | None, recorded: Iterable[str] = ()) -> None:
     """Raise `WrongUse` if no guard is called so; `recorded` are those of the past."""
     known = {g.id for g in config.guards} | {g.id for g in config.refused_guards} | {*recorded}
     if guard_id is None or guard_id in known:
@@ -254,4 +243,3 @@ def when(at: datetime) -> str:
 def end_with(problems: object) -> None:
     """End with the exit code 1 where there are problems."""
     sys.exit(ExitCode.PROBLEM if problems else ExitCode.FINE)
-

@@ -4,33 +4,31 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
 import orjson
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from marginguard import logs
 from marginguard.cli.common import ExitCode, config_option, json_option
+from marginguard.cli.record import opened, stale
 from marginguard.config import Config, load_config
-from marginguard.domain.errors import ConfigError
+from marginguard.diagnose.story import asked
+from marginguard.domain.errors import MarginguardError
 from marginguard.domain.margin import show_level
-from marginguard.domain.model import ActionKind, MarginMode
+from marginguard.domain.model import MarginMode
 from marginguard.domain.records import ActionRecord, ArmedState
-from marginguard.storage.database import acquired, close_pool, open_pool
-from marginguard.storage.embedded import server_for_reading
-from marginguard.storage.migrate import check_schema
 from marginguard.storage.reading import (
     GuardView,
     PositionView,
     guards,
-    has_records,
     newest_actions,
     positions,
 )
@@ -61,68 +59,66 @@ class Status:
 
 @click.command()
 @config_option
+@click.option("--watch", is_flag=True, help="Show it afresh until Ctrl-C.")
+@click.option(
+    "--every",
+    "every_s",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0.5, max=3600),
+    default=2.0,
+    show_default=True,
+    help="How often, with --watch.",
+)
 @json_option
-def status(config_path: Path, *, as_json: bool) -> None:
+def status(config_path: Path, *, watch: bool, every_s: float, as_json: bool) -> None:
     """Show positions with their levels, the guards, and what they did last.
 
     Reads the database alone, whether the daemon runs or not. Exits with 0 when every running
     position is guarded, with 1 when not.
     """
+    if watch and (as_json or not sys.stdout.isatty()):
+        raise click.UsageError("--watch needs a terminal to draw on, and goes without --json")
     config = load_config(config_path, os.environ)
     logs.configure(environ=os.environ, secrets=config.secret_values(), level=logging.WARNING)
+    if watch:
+        asyncio.run(_watch(config, every_s))
     found = asyncio.run(_read(config))
     if as_json:
         report = {"protected": not found.problems, **asdict(found)}
         # The driver's UUIDs are of a class of its own.
         click.echo(orjson.dumps(report, default=str))
     else:
-        _print(found)
+        Console(highlight=False).print(_rendered(found))
     sys.exit(ExitCode.PROBLEM if found.problems else ExitCode.FINE)
 
 
 async def _read(config: Config) -> Status:
-    async with _database(config) as url:
-        pool = await open_pool(url, max_connections=1)
-        try:
-            async with acquired(pool) as connection:
-                if not await has_records(connection):
-                    raise _nothing_recorded(config)
-                await check_schema(connection)
-                running = await positions(connection)
-                known = await guards(connection)
-                actions = await newest_actions(
-                    connection, _ACTIONS_SHOWN, stop_losses=_STOP_LOSSES_SHOWN
-                )
-        finally:
-            await close_pool(pool, timeout_s=1.0)
+    async with opened(config) as connection:
+        running = await positions(connection)
+        known = await guards(connection)
+        actions = await newest_actions(connection, _ACTIONS_SHOWN, stop_losses=_STOP_LOSSES_SHOWN)
     configured = {g.id for g in config.guards} | {g.id for g in config.refused_guards}
     shown = tuple(guard for guard in known if guard.guard_id in configured)
     problems = tuple(_problems(config, running, shown, datetime.now(UTC)))
     return Status(problems=problems, positions=running, guards=shown, actions=actions)
 
 
-@asynccontextmanager
-async def _database(config: Config) -> AsyncIterator[str]:
-    if config.database.url is not None:
-        yield config.database.url.get_secret_value()
-        return
-    state_dir = config.daemon.state_dir
-    if not any(state_dir.glob("pg[0-9]*")):
-        raise _nothing_recorded(config)
-    async with server_for_reading(state_dir) as url:
-        yield url
+async def _watch(config: Config, every_s: float) -> None:
+    """Show the status afresh until interrupted; while it cannot be read, say why.
 
-
-def _nothing_recorded(config: Config) -> ConfigError:
-    where = (
-        f"the state directory {config.daemon.state_dir}"
-        if config.database.url is None
-        else "the database of [database] url"
-    )
-    return ConfigError(
-        f"{where} holds no records: no daemon has run with {config.path} yet."
-        " Start one: marginguard run"
-    )
+    The record is opened anew each time: the embedded server's directory is not kept from a daemon
+    that starts.
+    """
+    with Live(console=Console(), screen=True, auto_refresh=False) as live:
+        while True:
+            at = f"{datetime.now(UTC):%H:%M:%S} UTC, again every {every_s:g} s; Ctrl-C ends it"
+            try:
+                shown = _rendered(await _read(config))
+            except MarginguardError as error:
+                headline = Text("UNKNOWN: the record cannot be read", style="bold white on red")
+                shown = Group(headline, Text(str(error)))
+            live.update(Group(shown, Text(at, style="dim")), refresh=True)
+            await asyncio.sleep(every_s)
 
 
 def _problems(
@@ -131,11 +127,9 @@ def _problems(
     looked = max((at for guard in guards if (at := _looked(guard))), default=None)
     seen = max((position.seen_at for position in positions), default=None)
     newest = max((at for at in (looked, seen) if at), default=None)
-    patience = max(3 * config.daemon.interval, config.daemon.blind_after)
-    if newest is None or now - newest > patience:
-        when = "never" if newest is None else f"last at {newest:%Y-%m-%d %H:%M:%S} UTC"
+    if (words := stale(config, newest, now)) is not None:
         yield Problem(
-            issue=f"the daemon looked {when}",
+            issue=words,
             solution="see whether it runs: systemctl status marginguard, and its log",
             action="start_daemon",
         )
@@ -164,28 +158,29 @@ def _problems(
             )
 
 
-def _print(found: Status) -> None:
-    console = Console()
+def _rendered(found: Status) -> Group:
+    return Group(*_parts(found))
+
+
+def _parts(found: Status) -> Iterator[RenderableType]:
     if found.problems:
-        console.print(Text("NOT PROTECTED", style="bold white on red"))
+        yield Text("NOT PROTECTED", style="bold white on red")
         for problem in found.problems:
-            console.print(f"- {problem.issue}\n  {problem.solution}", markup=False, highlight=False)
+            yield Text(f"- {problem.issue}\n  {problem.solution}")
     elif found.positions:
-        console.print(
-            Text(f"PROTECTED: {len(found.positions)} position(s), each with an armed guard")
-        )
+        yield Text(f"PROTECTED: {len(found.positions)} position(s), each with an armed guard")
     else:
-        console.print("Nothing to protect: no position runs, and the guards are armed")
+        yield Text("Nothing to protect: no position runs, and the guards are armed")
     if found.positions:
-        console.print(_positions_table(found.positions))
+        yield _positions_table(found.positions)
         if any(position.mode is MarginMode.CROSS for position in found.positions):
-            console.print(
+            yield Text(
                 "The cross position has no backstop: the exchange keeps no stop-loss for the"
                 " cross position, so nothing protects it while the daemon does not run."
             )
-    console.print(_guards_table(found.guards))
+    yield _guards_table(found.guards)
     if found.actions:
-        console.print(_actions_table(found.actions))
+        yield _actions_table(found.actions)
 
 
 def _positions_table(positions: Sequence[PositionView]) -> Table:
@@ -259,30 +254,10 @@ def _actions_table(actions: Sequence[ActionRecord]) -> Table:
         table.add_row(
             f"{_ago(row.intended_at)}\n{row.guard_id}",
             f"{row.position_id}{successor}",
-            f"{_asked(row)}\n{'dry run' if row.dry_run else row.status.value}",
+            f"{asked(row)}\n{'dry run' if row.dry_run else row.status.value}",
             row.proof or row.error or row.reason,
         )
     return table
-
-
-def _asked(action: ActionRecord) -> str:
-    """Say in plain English what an action asked for."""
-    match action.kind:
-        case ActionKind.CLOSE_POSITION:
-            return "close position"
-        case ActionKind.REDUCE_POSITION:
-            rest = ""
-            if action.reopening is not None:
-                rest = f", reopen {action.reopening.quantity:,} USD"
-            return f"reduce by {action.quantity:,} USD{rest}"
-        case ActionKind.ADD_MARGIN:
-            return f"add {action.amount:,} sats"
-        case ActionKind.INCREASE_LIQUIDATION_DISTANCE:
-            return f"move liquidation away with {action.amount:,} sats"
-        case ActionKind.SET_STOP_LOSS if action.stop_loss is None:
-            return "remove stop-loss"
-        case ActionKind.SET_STOP_LOSS:
-            return f"set stop-loss to {_price(action.stop_loss)}"
 
 
 def _looked(guard: GuardView) -> datetime | None:

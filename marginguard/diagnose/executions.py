@@ -120,8 +120,10 @@ def _mostly_failing(completed: int, unmet: Sequence[Run]) -> Finding:
 
 
 _ANY_CURE: Final = (
-    "check configuration and credentials: marginguard check; then marginguard explain with the"
-    " id of one of them",
+    (
+        "check configuration and credentials: marginguard check; then marginguard explain with the"
+        " id of one of them"
+    ),
     "check_configuration",
 )
 _CURES: Final[dict[ErrorType | None, tuple[str, str]]] = {

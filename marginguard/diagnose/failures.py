@@ -31,15 +31,21 @@ _KINDS: Final = {
     ),
     "permission_error": (
         "the exchange refused the API key, or the key lacks a permission",
-        "make sure on the exchange that the key exists and may trade futures, and put the right"
-        " one into the configuration",
+        (
+            "make sure on the exchange that the key exists and may trade futures, and put the right"
+            " one into the configuration"
+        ),
         "update_permissions",
     ),
     "market_error": (
-        "the market did not allow it: no price could be relied on, or the exchange refused the"
-        " action as it was",
-        "look at the market and the account on the exchange, and at the API key's permissions if"
-        " the refusal names one; the guard goes on to its fallback, or tries again by itself",
+        (
+            "the market did not allow it: no price could be relied on, or the exchange refused the"
+            " action as it was"
+        ),
+        (
+            "look at the market and the account on the exchange, and at the API key's permissions"
+            " if the refusal names one; the guard goes on to its fallback, or tries again by itself"
+        ),
         "wait_and_retry",
     ),
     "configuration_error": (
@@ -49,8 +55,10 @@ _KINDS: Final = {
     ),
     "execution_error": (
         "an action was needed, and could not be carried out or proved",
-        "look at the position on the exchange now; then see whether the guard has budget,"
-        " a fallback, and time ([daemon] timeout)",
+        (
+            "look at the position on the exchange now; then see whether the guard has budget,"
+            " a fallback, and time ([daemon] timeout)"
+        ),
         "check_position",
     ),
 }

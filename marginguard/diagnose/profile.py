@@ -21,32 +21,42 @@ PHASE_SHARE: Final = 0.25
 PHASES: Final[Mapping[str, tuple[str, str, str]]] = {
     "positions": (
         "reading positions and balance",
-        "the exchange answers slowly or the way there is slow: measure it (curl -w"
-        " '%{time_total}' on its address), and run the daemon on a machine nearer to it",
+        (
+            "the exchange answers slowly or the way there is slow: measure it (curl -w"
+            " '%{time_total}' on its address), and run the daemon on a machine nearer to it"
+        ),
         "check_network",
     ),
     "settling": (
         "settling earlier actions",
-        "actions are left with an unknown outcome: see them with marginguard executions, and why"
-        " with marginguard explain",
+        (
+            "actions are left with an unknown outcome: see them with marginguard executions, and"
+            " why with marginguard explain"
+        ),
         "explain_executions",
     ),
     "price": (
         "waiting for a price",
-        "the price feed was silent and the price had to be read: give the account a stream_url,"
-        " and look for price warnings in the log",
+        (
+            "the price feed was silent and the price had to be read: give the account a stream_url,"
+            " and look for price warnings in the log"
+        ),
         "check_price_feed",
     ),
     "decision": (
         "deciding",
-        "that is arithmetic: the machine has too little processor time for it; see what else"
-        " runs there, and the daemon's CPUQuota",
+        (
+            "that is arithmetic: the machine has too little processor time for it; see what else"
+            " runs there, and the daemon's CPUQuota"
+        ),
         "free_processor",
     ),
     "actions": (
         "acting and proving",
-        "see the attempts of each action with marginguard explain; [actions] retry_attempts,"
-        " settle_delay and verify_within bound what one may take",
+        (
+            "see the attempts of each action with marginguard explain; [actions] retry_attempts,"
+            " settle_delay and verify_within bound what one may take"
+        ),
         "tune_actions",
     ),
 }

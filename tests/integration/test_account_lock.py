@@ -252,6 +252,35 @@ async def test_a_database_that_hangs_stops_nobody_and_holds_nobody_up_for_long(
         assert [reason for _, reason in daemon.changes] == [None, None]
 
 
+async def test_an_earlier_session_of_its_own_that_cannot_be_ended_bars_nobody(
+    tmp_path, database_url
+):
+    """Failure 28: the server's process hangs and keeps the locks until it goes on."""
+    daemon = Daemon(tmp_path / "1", database_url, host="hung-host")
+    async with daemon.running():
+        (backend,) = await backends_of(database_url, "hung-host")
+        os.kill(backend, signal.SIGSTOP)
+        try:
+            daemon.clock.frozen_s += 2 * QUICK.stale_after_s
+            assert await daemon.locks.barred("main") is None
+            assert len(await backends_of(database_url, "hung-host")) == 2
+        finally:
+            os.kill(backend, signal.SIGCONT)
+    assert [reason for _, reason in daemon.changes] == [None, None]
+
+
+async def backends_of(url, host):
+    connection = await asyncpg.connect(url)
+    try:
+        rows = await connection.fetch(
+            "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'marginguard % ' || $1",
+            host,
+        )
+    finally:
+        await connection.close()
+    return [row["pid"] for row in rows]
+
+
 async def test_after_a_freeze_the_lock_is_asked_for_again_before_anything_is_sent(
     tmp_path, database_url
 ):

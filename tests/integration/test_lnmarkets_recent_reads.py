@@ -80,7 +80,7 @@ async def test_after_any_change_even_a_refused_one_everything_is_read_anew(
     assert times_read(exchange) == [2, 2, 2]
 
 
-async def test_a_read_that_began_while_a_change_was_under_way_is_not_shared_after_it(
+async def test_neither_a_change_that_begins_nor_one_that_ends_leaves_anything_to_share(
     exchange, account
 ):
     looked = []
@@ -90,7 +90,9 @@ async def test_a_read_that_began_while_a_change_was_under_way_is_not_shared_afte
         return web.json_response(closed_trade())
 
     exchange.handlers[CLOSE] = close
+    await look(account, LONG_S)
     await account.close_position(TRADE_ID)
     assert len(looked) == 1
-    await look(account, LONG_S)
     assert times_read(exchange) == [2, 2, 2]
+    await look(account, LONG_S)
+    assert times_read(exchange) == [3, 3, 3]

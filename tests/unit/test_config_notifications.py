@@ -4,7 +4,7 @@ from datetime import time
 
 import pytest
 
-from marginguard.app.notifications import channels_of, routing_of
+from marginguard.app.notifications import channels_of, routing_of, set_up
 from marginguard.config import load_config
 from marginguard.domain.errors import ConfigError
 from marginguard.domain.notice import Event
@@ -37,7 +37,7 @@ def load(tmp_path):
 
 
 def routing(config):
-    return routing_of(config, channels_of(config.notifications))
+    return routing_of(config)
 
 
 EVERYTHING = """
@@ -70,7 +70,8 @@ async def test_everything_that_is_set_up_becomes_a_channel_and_reaches_the_user(
     config = load(EVERYTHING)
     channels = channels_of(config.notifications)
     assert [channel.name for channel in channels] == ["telegram", "email", "webhook", "sms"]
-    found = routing_of(config, channels)
+    assert set_up(config.notifications) == {channel.name for channel in channels}
+    found = routing_of(config)
     assert found.channels_of("ana") == ("telegram", "email", "webhook", "sms")
     assert found.recipient("ana", "telegram").to == "42"
     assert found.recipient("ana", "webhook").to == "https://example.com/for-everybody"

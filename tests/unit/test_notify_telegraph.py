@@ -28,6 +28,7 @@ from tests.notifying import (
     a_telegraph,
     after,
     an_alarm,
+    now_alarm,
     running,
 )
 from tests.unit.fakes import FakeClock
@@ -51,10 +52,6 @@ def status(store, notice, channel):
 
 def only(*channels, **preferences):
     return a_person(preferences=Preferences(channels=channels, **preferences))
-
-
-def now_alarm():
-    return an_alarm(at=SystemClock().now())
 
 
 async def test_a_notice_reaches_every_channel_with_its_id_and_is_recorded(store):
