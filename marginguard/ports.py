@@ -41,15 +41,17 @@ class Exchange(Protocol):
     """One account on the exchange.
 
     Reads raise `Transient` (or a subclass), `Rejected` or `Unauthorized`; a read that returns
-    is complete. Calls that change something never raise for what the exchange or the network
-    does: they return an `Outcome`.
+    is complete. It began after it was asked for; only with `max_age_s` above 0 may it be one
+    that began up to so many seconds before, and after every change of ours on the account: good
+    for a routine look, never for a proof. Calls that change something never raise for what the
+    exchange or the network does: they return an `Outcome`.
     """
 
-    async def balance(self) -> Balance:
+    async def balance(self, *, max_age_s: float = 0.0) -> Balance:
         """Return what the account can spend."""
         ...
 
-    async def running_positions(self) -> tuple[Position, ...]:
+    async def running_positions(self, *, max_age_s: float = 0.0) -> tuple[Position, ...]:
         """Return every running position; an empty tuple means that there are none."""
         ...
 

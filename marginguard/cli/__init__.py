@@ -21,6 +21,13 @@ COMMANDS: Final = {
     "run": _Command("marginguard.cli.run", "run", "Guard the configured accounts."),
     "check": _Command("marginguard.cli.check", "check", "Say what is wrong with a configuration."),
     "status": _Command("marginguard.cli.status", "status", "Show positions, levels and guards."),
+    "debug": _Command(
+        "marginguard.cli.debug", "debug", "Say why a guard does or does not act, on live data."
+    ),
+    "credentials": _Command(
+        "marginguard.cli.credentials", "credentials", "Say whether the accounts' keys are good."
+    ),
+    "account": _Command("marginguard.cli.account", "account", "Say how the accounts stand."),
     "notify": _Command("marginguard.cli.notify", "notify", "Try the ways users are told."),
     "explain": _Command(
         "marginguard.cli.explain", "explain", "Tell what happened in an execution or to a position."

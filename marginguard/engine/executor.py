@@ -199,7 +199,7 @@ class Executor:
         now = self.clock.now()
         if record.repeatable and inspection.gone:
             return ended(record, ActionStatus.GONE, now, error="the position no longer runs")
-        if record.kind is ActionKind.SET_STOP_LOSS and record.outcome != OutcomeKind.NOT_SENT:
+        if record.kind is ActionKind.SET_STOP_LOSS:
             error = "no such stop-loss stands: it was never set, or was changed since"
             return ended(record, ActionStatus.GONE, now, error=error)
         if record.closes and record.outcome == OutcomeKind.DONE:

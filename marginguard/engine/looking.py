@@ -2,19 +2,23 @@
 
 import asyncio
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
 from marginguard.domain.breach import covers
 from marginguard.domain.errors import MarginguardError, StaleData
 from marginguard.domain.model import Balance, MarginMode, Position, PriceQuote
-from marginguard.domain.records import ActionRecord
+from marginguard.domain.records import ActionRecord, ExecutionSource
 from marginguard.engine.account import Account
 from marginguard.engine.book import Book
 from marginguard.engine.execution import Execution
 from marginguard.engine.executor import Executor
 from marginguard.engine.settings import EngineSettings
 from marginguard.ports import Clock, PriceSource
+
+SHARED_FOR_S: Final = 1.0
+"""How long what one guard read of its account is good enough for the routine look of another."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,9 +58,11 @@ class Looker:
         Raises what the reads of balance, positions and price raise, and `StaleData` if they took
         too long to act on.
         """
-        read_at_s = self._clock.monotonic()
+        max_age_s = self._max_age_s(execution)
+        # What the read shows may be as old as that: it is not taken for any younger.
+        read_at_s = self._clock.monotonic() - max_age_s
         with execution.timed("positions"):
-            balance, positions = await self._read_account()
+            balance, positions = await self._read_account(max_age_s)
         rules, memory = execution.guard.rules, self._book.memory
         execution.positions_total = sum(covers(rules, memory, one.id) for one in positions)
         with execution.timed("settling"):
@@ -82,11 +88,22 @@ class Looker:
             recovered=recovered,
         )
 
-    async def _read_account(self) -> tuple[Balance | None, tuple[Position, ...]]:
+    def _max_age_s(self, execution: Execution) -> float:
+        """Return how old a read may be that another guard of the account made.
+
+        A routine look shares it. One that something called for, or by which an action is to be
+        settled, reads anew.
+        """
+        routine = execution.source is ExecutionSource.SCHEDULE
+        return SHARED_FOR_S if routine and not self._book.unsettled else 0.0
+
+    async def _read_account(self, max_age_s: float) -> tuple[Balance | None, tuple[Position, ...]]:
         """Read balance and positions at once; closing does without the balance."""
         exchange = self._executor.exchange
         balance, positions = await asyncio.gather(
-            exchange.balance(), exchange.running_positions(), return_exceptions=True
+            exchange.balance(max_age_s=max_age_s),
+            exchange.running_positions(max_age_s=max_age_s),
+            return_exceptions=True,
         )
         if isinstance(positions, BaseException):
             raise positions

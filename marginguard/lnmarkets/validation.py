@@ -50,7 +50,8 @@ class AccountValidation:
 
     `code` and `reason` say why it is not valid: the key lacks what is `missing`, or `failure` is
     what a read met. `balance` is None where it could not be read, `permissions` where the
-    exchange did not tell them.
+    exchange did not tell them. `clock_offset_s` is how far the exchange's clock is ahead of ours,
+    None where it could not be measured.
     """
 
     account_id: AccountId
@@ -64,6 +65,7 @@ class AccountValidation:
     findings: tuple[Finding, ...] = ()
     missing: tuple[str, ...] = ()
     failure: MarginguardError | None = None
+    clock_offset_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,6 +166,7 @@ async def validate(candidate: Candidate, clock: Clock) -> AccountValidation:
         findings=(*_of_clock(account.server_clock), *_of_permissions(candidate)),
         missing=tuple(missing),
         failure=refusal,
+        clock_offset_s=account.server_clock.offset_s,
     )
 
 

@@ -25,7 +25,8 @@ def out_of_reach(row: Notification) -> Failed:
     return Failed(
         reason=f"user {row.user_id} cannot be reached by {row.channel} (any more)",
         action=finding.action or Action.WAIT,
-        advice=f"see [notifications.{row.channel}] and the user: {finding.solution}",
+        advice=f"if that channel is to be used, set up [notifications.{row.channel}] and give the"
+        " user an address there",
         for_good=True,
     )
 

@@ -76,6 +76,10 @@ class Routing:
             ways += [(person.user_id, channel) for channel in wanted]
         return ways
 
+    def knows(self, user_id: str) -> bool:
+        """Return whether there is such a user."""
+        return user_id in self._people
+
     def channels_of(self, user_id: str) -> tuple[str, ...]:
         """Return the channels that reach a user, the first choice first."""
         return self._channels.get(user_id, ())

@@ -262,8 +262,11 @@ class Telegraph:
             self._reachability.lost(row, tried)
 
     def _admit(self, rows: Sequence[Notification]) -> None:
-        """Take in stored notifications; those for channels that are gone have failed."""
-        self._outbox.admit(rows)
+        """Take in stored notifications; those for channels that are gone have failed.
+
+        Those of users who are not known here are left alone: another daemon may share the store.
+        """
+        self._outbox.admit([row for row in rows if self._routing.knows(row.user_id)])
         for row in self._outbox.pending:
             if row.channel not in self._senders:
                 failure = out_of_reach(row)

@@ -21,6 +21,7 @@ from tests.integration.relay import relayed
 from tests.notifying import (
     LONG_S,
     FakeChannel,
+    MemoryStore,
     a_person,
     a_routing,
     a_telegraph,
@@ -111,8 +112,9 @@ async def statuses(store):
 
 async def delivered(store, notice):
     async with asyncio.timeout(LONG_S):
-        while (await statuses(store)).get(str(notice.id)) is not NotificationStatus.DELIVERED:
-            await asyncio.sleep(0.02)  # the database does not call
+        # The database does not call.
+        while (await statuses(store)).get(str(notice.id)) is not NotificationStatus.DELIVERED:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
 
 
 async def test_a_notice_goes_from_telling_to_the_receiver_and_into_the_record(
@@ -137,10 +139,12 @@ async def test_what_a_killed_daemon_had_not_delivered_the_next_one_sends_with_th
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     receiver.hanging = False
-    async with storing(database_url, tmp_path) as store:
-        async with running(telegraph_of([webhook()], receiver, store)):
-            await receiver.until(2)
-            await delivered(store, alarm)
+    async with (
+        storing(database_url, tmp_path) as store,
+        running(telegraph_of([webhook()], receiver, store)),
+    ):
+        await receiver.until(2)
+        await delivered(store, alarm)
     assert [body["id"] for body in receiver.bodies] == [str(alarm.id)] * 2
 
 
@@ -148,13 +152,16 @@ async def test_telling_goes_on_without_the_database_and_is_recorded_afterwards(
     database_url, tmp_path, receiver
 ):
     """Failure 28: Postgres down."""
-    async with relayed(database_url) as relay, storing(relay.url, tmp_path) as store:
-        async with running(telegraph_of([webhook()], receiver, store)) as telegraph:
-            await relay.cut()
-            telegraph.tell(alarm := now_alarm())
-            await receiver.until(1)
-            await relay.heal()
-            await delivered(store, alarm)
+    async with (
+        relayed(database_url) as relay,
+        storing(relay.url, tmp_path) as store,
+        running(telegraph_of([webhook()], receiver, store)) as telegraph,
+    ):
+        await relay.cut()
+        telegraph.tell(alarm := now_alarm())
+        await receiver.until(1)
+        await relay.heal()
+        await delivered(store, alarm)
     assert len(receiver.bodies) == 1
 
 
@@ -171,9 +178,11 @@ async def test_an_outage_of_both_database_and_receiver_survived_by_a_restart_los
                 await receiver.until(1)
         await relay.heal()
         receiver.hanging = False
-        async with storing(relay.url, tmp_path) as store:
-            async with running(telegraph_of([webhook()], receiver, store)):
-                await delivered(store, alarm)
+        async with (
+            storing(relay.url, tmp_path) as store,
+            running(telegraph_of([webhook()], receiver, store)),
+        ):
+            await delivered(store, alarm)
     assert [body["id"] for body in receiver.bodies] == [str(alarm.id)] * 2
 
 
@@ -192,7 +201,7 @@ async def test_telling_is_no_later_for_channels_that_hang_for_ever(
 
     async with storing(database_url, tmp_path) as store:
         with_hung = telegraph_of(hung, receiver, store, drain_timeout_s=0.01)
-        without = a_telegraph([], store=store, clock=SystemClock())
+        without = a_telegraph([], store=MemoryStore(), clock=SystemClock())
         async with running(with_hung), running(without):
             with_hung.tell(now_alarm())
             await receiver.until(1)

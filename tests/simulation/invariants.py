@@ -3,6 +3,7 @@
 from collections import Counter
 
 from marginguard.domain.breach import levels_of
+from marginguard.domain.model import ActionKind
 from marginguard.domain.notice import NoticeKind
 from marginguard.domain.records import ActionStatus
 from marginguard.domain.rules import ProtectionMode
@@ -107,10 +108,26 @@ class Invariants:
         if record.repeatable:
             return
         for earlier in self._world.ledger.requests:
+            if self._is_forgotten(earlier):
+                continue
             if self._is_doubled_by(earlier, request):
                 self._world.violate(
                     f"sent {request.wish} while an earlier {earlier.wish} may still be carried out"
                 )
+
+    def _is_forgotten(self, earlier):
+        """Whether it cut the cross position on a full disk, by a process that died since.
+
+        With a full disk reducing goes on (safety rule 3), so that this one order may be sent
+        again by a process that cannot know of it. Nothing that spends or opens is.
+        """
+        record = earlier.record
+        if record is None or record.kind is not ActionKind.REDUCE_POSITION or record.reopening:
+            return False
+        disk = self._world.disk
+        forgotten = record.id in disk.refused and record.id not in disk.newest
+        self._world.counts["cuts forgotten on a full disk"] += forgotten
+        return forgotten
 
     def applied(self, request):
         """A request was carried out: once, and within the budget."""

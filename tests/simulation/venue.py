@@ -28,13 +28,13 @@ class SimulatedAccount:
         # What the process measured of the exchange's clock is not exact.
         self._clock_error = timedelta(seconds=world.faults.clock_error_s())
 
-    async def balance(self):
+    async def balance(self, *, max_age_s=0.0):
         return await self._read(
             "balance",
             lambda: Balance(account_id=self.account_id, available=self._account.balance),
         )
 
-    async def running_positions(self):
+    async def running_positions(self, *, max_age_s=0.0):
         positions = await self._read("running_positions", self._running)
         self._process.saw_positions(self.account_id)
         return positions

@@ -105,12 +105,12 @@ class FakeExchange:
         self.on_call = lambda: None
         self.dies_at = None
 
-    async def balance(self):
+    async def balance(self, *, max_age_s=0.0):
         if self.balance_error is not None:
             raise self.balance_error
         return Balance(account_id="main", available=self.available)
 
-    async def running_positions(self):
+    async def running_positions(self, *, max_age_s=0.0):
         if self.read_errors:
             error = self.read_errors.popleft()
             if error is not None:

@@ -239,9 +239,9 @@ async def test_a_cross_position_that_ends_later_is_told_though_the_guard_closed_
     rig.market(a_cross_position(), 85)
     await rig.run()
     rig.exchange.positions["cross"] = a_cross_position(entry_price=rig.prices.price)
-    rig.clock.advance(1)
+    rig.clock.advance(2)
     await rig.run()
-    rig.clock.advance(1)
+    rig.clock.advance(2)
     rig.exchange.end("cross")
     await quiet(rig)
     assert foreign(rig).count("position_gone") == 1

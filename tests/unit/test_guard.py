@@ -268,7 +268,7 @@ async def test_positions_read_long_ago_are_not_acted_on():
     rig.prices.price = price_at(a_position(), 90)
     read = rig.exchange.running_positions
 
-    async def frozen_meanwhile():
+    async def frozen_meanwhile(**_):
         positions = await read()
         rig.clock.advance(10.1)
         return positions

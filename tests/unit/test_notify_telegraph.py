@@ -69,18 +69,30 @@ async def test_a_notice_reaches_every_channel_with_its_id_and_is_recorded(store)
     assert all(channel.closed for channel in channels)
 
 
-async def test_a_notification_is_kept_before_it_is_sent(store):
-    kept = []
-    notice = a_notice()
+async def test_a_notification_is_kept_before_it_is_sent():
+    email = FakeChannel("email")
 
-    class Looking(FakeChannel):
-        async def send(self, message):
-            kept.append(status(store, notice, "email"))
-            return await super().send(message)
+    class Slow(MemoryStore):
+        def __init__(self):
+            super().__init__()
+            self.asked, self.go_on = asyncio.Event(), asyncio.Event()
 
-    async with running(a_telegraph([Looking("email")], store=store, clock=FakeClock())) as it:
-        it.tell(notice)
-    assert kept == [PENDING]
+        async def save(self, rows):
+            self.asked.set()
+            await self.go_on.wait()
+            await super().save(rows)
+
+    store = Slow()
+    telegraph = a_telegraph([email], store=store, clock=FakeClock())
+    async with running(telegraph), asyncio.timeout(LONG_S):
+        telegraph.tell(a_notice())
+        await store.asked.wait()
+        telegraph.reroute(a_routing([email]))  # which makes the channel look for work
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert email.sent == []
+        store.go_on.set()
+        await email.until(1)
 
 
 async def test_every_notice_is_in_the_log_even_with_nobody_to_tell(store):
@@ -283,11 +295,26 @@ async def test_a_single_hiccup_is_no_reason_to_turn_elsewhere_and_the_second_is(
     async with running(telegraph):
         telegraph.tell(alarm := now_alarm())
         await sms.until(1)
-        # While the way is shut the next one goes elsewhere at once.
-        telegraph.tell(now_alarm())
+    assert [message.id for message in sms.sent] == [alarm.id]
+
+
+async def test_while_a_way_is_shut_a_critical_notice_goes_elsewhere_at_once(store):
+    clock = FakeClock()
+    reserve = only("telegram", "sms", events={"sms": frozenset()})
+    telegram, sms = FakeChannel("telegram", DOWN), FakeChannel("sms")
+    settings = replace(QUICK, first_backoff_s=60.0, max_backoff_s=60.0)
+    telegraph = a_telegraph([telegram, sms], reserve, store=store, clock=clock, settings=settings)
+    async with running(telegraph):
+        telegraph.tell(first := an_alarm())
+        await store.until(lambda: (row := store.of(first, "telegram")) and row.attempts == 1)
+        clock.advance(61.0)
+        telegraph.reroute(a_routing([telegram, sms], reserve))
+        await sms.until(1)
+        telegraph.tell(second := an_alarm(at=clock.now(), position_id="trade-2"))
         await sms.until(2)
-        await telegram.until(4)
-    assert len(sms.sent) == 2
+    assert [message.id for message in sms.sent] == [first.id, second.id]
+    assert len(telegram.sent) == 2
+    assert status(store, second, "telegram") is PENDING
 
 
 async def test_escalation_goes_through_all_channels_in_order(store):
@@ -380,6 +407,17 @@ async def test_what_was_for_a_channel_that_is_gone_fails_and_a_critical_one_goes
         await email.until(1)
     assert [message.id for message in email.sent] == [alarm.id]
     assert status(store, trifle, "telegram") is FAILED
+
+
+async def test_what_is_for_a_user_of_another_daemon_is_left_alone(store):
+    row = a_notification(notice=an_alarm(), user_id="somebody else")
+    store.rows = {row.key: row}
+    email = FakeChannel("email")
+    async with running(a_telegraph([email], store=store, clock=FakeClock())) as telegraph:
+        telegraph.tell(notice := a_notice())
+        await store.until(lambda: status(store, notice, "email") is DELIVERED)
+    assert store.rows[row.key] is row
+    assert len(email.sent) == 1
 
 
 async def test_a_failed_one_that_is_made_pending_again_is_sent_and_is_late(store):
