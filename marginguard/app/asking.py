@@ -1,7 +1,7 @@
 """One account of a configuration, asked live: what a diagnosis sees of the exchange."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
@@ -56,7 +56,7 @@ def facts_of(
         clock_offset_s=validation.clock_offset_s,
         spends=any(_spends(guard) for guard in guards),
         failure=validation.failure,
-        remarks=tuple(map(_cause, validation.findings)),
+        remarks=tuple(map(_cause, _that_count(validation))),
     )
 
 
@@ -69,6 +69,13 @@ def _spends(guard: Guard) -> bool:
     ladders = (guard.rules.ladder, *guard.rules.individual.values())
     steps = (step for ladder in ladders for rung in ladder.rungs for step in rung.steps)
     return guard.rules.auto_execution and any(step.kind.spends for step in steps)
+
+
+def _that_count(validation: AccountValidation) -> Iterator[Finding]:
+    """Yield what was found on the way, but what only follows from the account not answering."""
+    for finding in validation.findings:
+        if validation.failure is None or finding.action == "sync_clock":
+            yield finding
 
 
 def _cause(finding: Finding) -> Cause:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 
 import structlog
@@ -13,14 +13,19 @@ import marginguard
 from marginguard.aio import SystemClock, sleep_or_stop, until_stopped
 from marginguard.app.reload import change_between
 from marginguard.app.session import Keeping, Session
+from marginguard.app.settings import without
+from marginguard.app.sharing import Claims
 from marginguard.app.vitals import Vitals
 from marginguard.config import Config, load_config
 from marginguard.domain.errors import ConfigError, DiskFull, Transient
 from marginguard.domain.notice import Notice, NoticeKind, Severity
+from marginguard.domain.units import AccountId
+from marginguard.engine.executor import REQUEST_LIFE_S
 from marginguard.notify.webhook import NullNotifier, WebhookNotifier
 from marginguard.ports import Notifier
 from marginguard.storage.journal import FileJournal
 from marginguard.storage.keeper import DatabaseKeeper
+from marginguard.storage.retention import RetentionRules
 from marginguard.telemetry.server import serve
 
 MEMORY_PATIENCE_S = 2.0
@@ -49,6 +54,7 @@ class Daemon:
         # What is told and recorded outlives what acts.
         self._stop_telling = asyncio.Event()
         self._reload = asyncio.Event()
+        self._claims = Claims(clock=self._clock, on_change=self._end_session)
         self._session: Session | None = None
         self._session_stop = asyncio.Event()
         self._log = structlog.get_logger()
@@ -78,6 +84,9 @@ class Daemon:
         self._stop.set()
         self._session_stop.set()
 
+    def _end_session(self) -> None:
+        self._session_stop.set()
+
     async def _live(self, stack: AsyncExitStack) -> None:
         config = self._config
         if config.http.listen is not None:
@@ -98,6 +107,9 @@ class Daemon:
             state_dir=config.daemon.state_dir,
             journal=journal,
             clock=self._clock,
+            retention=RetentionRules(
+                days=config.retention.days, failure_days=config.retention.failure_days
+            ),
         )
         webhook = config.notifications.webhook.url
         notifier = WebhookNotifier(webhook.get_secret_value()) if webhook else NullNotifier()
@@ -107,7 +119,9 @@ class Daemon:
             notifier=notifier,
             vitals=self._vitals,
             clock=self._clock,
+            barred=self._claims.barred,
         )
+        stack.callback(self._claims.close)
         works = (
             ("database", database.run(self._stop_telling)),
             ("notifier", notifier.run(self._stop_telling)),
@@ -116,25 +130,57 @@ class Daemon:
         async with asyncio.TaskGroup() as side:
             for name, work in works:
                 side.create_task(until_stopped(work, name, self._stop_telling), name=name)
-            await self._recall(database, journal)
-            await self._guard(keeping)
+            if journal.fresh:
+                await self._recall(database, journal)
+            await self._guard(keeping, database)
             self._stop_telling.set()
 
-    async def _guard(self, keeping: Keeping) -> None:
+    async def _guard(self, keeping: Keeping, database: DatabaseKeeper) -> None:
         """Guard, session after session, until the daemon is to stop."""
+        left: dict[AccountId, str] = {}
+        spending_from_s = 0.0
+        if keeping.journal.damage is not None:
+            spending_from_s = self._clock.monotonic() + REQUEST_LIFE_S
         while not self._stop.is_set():
             self._session_stop = asyncio.Event()
+            await self._claims.take(self._config)
+            before, left = left, self._claims.left_to_others
+            if before.keys() - left.keys():
+                # What another daemon has sent for them may still be carried out.
+                spending_from_s = self._clock.monotonic() + REQUEST_LIFE_S
+                taken_over = before.keys() - left.keys()
+                await self._recall(database, keeping.journal, taken_over)
+            self._tell_of_claims(left, keeping.notifier)
             self._session = Session(
-                self._config,
+                without(self._config, left),
                 dry_run=self._dry_run,
                 keeping=keeping,
                 stop=self._session_stop,
                 on_ready=lambda: self._vitals.manager.ready("starting: no guard has looked yet"),
+                spending_from_s=spending_from_s,
             )
-            async with asyncio.TaskGroup() as group:
-                reloading = group.create_task(self._keep_reloading(keeping.notifier))
-                await self._session.run()
-                reloading.cancel()
+            await self._run_session(self._session, keeping.notifier)
+
+    async def _run_session(self, session: Session, notifier: Notifier) -> None:
+        """Guard, holding the locks until the last action has ended, and reload when asked."""
+        ended = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(until_stopped(self._claims.run(ended), "locks", ended), name="locks")
+            reloading = group.create_task(self._keep_reloading(notifier), name="reload")
+            await session.run()
+            ended.set()
+            reloading.cancel()
+
+    def _tell_of_claims(self, left: Mapping[AccountId, str], notifier: Notifier) -> None:
+        """Say which accounts another daemon guards; this one stands by for them."""
+        self._vitals.degraded = "; ".join(left.values()) or None
+        for account_id, reason in left.items():
+            self._tell(
+                notifier,
+                NoticeKind.GUARD_DISARMED,
+                Severity.CRITICAL,
+                f"This daemon stands by for account {account_id}: {reason}.",
+            )
 
     async def _keep_reloading(self, notifier: Notifier) -> None:
         """Take over a changed configuration whenever it is asked for, until the session ends."""
@@ -178,7 +224,7 @@ class Daemon:
         if change.new_session:
             self._session_stop.set()
         elif self._session is not None:
-            await self._session.apply(new)
+            await self._session.apply(without(new, self._claims.left_to_others))
         guards = f"{len(new.guards)} guards, {len(new.refused_guards)} refused"
         self._log.info(
             "config.reloaded",
@@ -201,10 +247,17 @@ class Daemon:
             Notice(id=uuid7(), kind=kind, severity=severity, text=text, at=self._clock.now())
         )
 
-    async def _recall(self, database: DatabaseKeeper, journal: FileJournal) -> None:
-        """Take over what only the database remembers, where the state directory is new."""
-        if not journal.fresh:
-            return
+    async def _recall(
+        self,
+        database: DatabaseKeeper,
+        journal: FileJournal,
+        account_ids: Collection[AccountId] | None = None,
+    ) -> None:
+        """Take over what only the database remembers.
+
+        That is so where the state directory is new, and for accounts (`account_ids`) that another
+        daemon has guarded meanwhile.
+        """
         try:
             async with asyncio.timeout(MEMORY_PATIENCE_S):
                 records = await database.remembered()
@@ -216,6 +269,8 @@ class Daemon:
                 " without what they spent and did before",
             )
             return
+        if account_ids is not None:
+            records = tuple(r for r in records if r.account_id in account_ids)
         if records:
             try:
                 await journal.append(*records)

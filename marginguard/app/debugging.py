@@ -84,7 +84,8 @@ def nearest(name: str, names: Iterable[str], *, noun: str) -> str:
 def _of_guard(config: Config, guard: GuardSettings) -> Setup:
     plan = config.plan_of(guard.account)
     rungs = [f"{guard.margin_threshold:g} %: {guard.action}"]
-    rungs += [f"{one.margin_threshold:g} %: {one.action or guard.action}" for one in guard.escalation]
+    for rung in guard.escalation:
+        rungs.append(f"{rung.margin_threshold:g} %: {rung.action or guard.action}")
     selected = guard.selected_positions
     which = "all positions" if selected is None else f"{len(selected)} named"
     return Setup(

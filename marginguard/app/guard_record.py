@@ -83,9 +83,10 @@ async def _record(connection: Connection, guard_id: GuardId) -> GuardRecord:
 def _no_server(config: Config) -> Cause:
     return Cause(
         issue=f"no daemon runs with the state directory {config.daemon.state_dir}, as far as this"
-        " user can see: nothing guards now, and what the guard did before is not known",
+        " user can see: nothing guards then, and what the guard did before is not known",
         solution="start it: systemctl start marginguard (or: marginguard run)",
         action="start_daemon",
+        warning=True,
     )
 
 
@@ -105,4 +106,5 @@ def _empty() -> Cause:
         issue="the database holds no records: no daemon has run with it yet",
         solution="start the daemon: systemctl start marginguard (or: marginguard run)",
         action="start_daemon",
+        warning=True,
     )

@@ -1,7 +1,7 @@
 """A session: the exchanges, the engine and all that feeds it, as one configuration has it."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -23,7 +23,6 @@ from marginguard.domain.errors import Unauthorized
 from marginguard.domain.model import PriceQuote
 from marginguard.domain.units import AccountId, PositionId
 from marginguard.engine.engine import Engine, Surroundings
-from marginguard.engine.executor import REQUEST_LIFE_S
 from marginguard.lnmarkets.client import AccountClient
 from marginguard.lnmarkets.stream_account import AccountListener
 from marginguard.lnmarkets.validation import AccountValidation, Verdict
@@ -33,22 +32,28 @@ from marginguard.ports import Clock, Notifier, Observations
 from marginguard.storage.journal import FileJournal
 from marginguard.telemetry.measured import MeasuredJournal, MeasuredObservations
 
-_KEY, _LOCK = "key", "lock"
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Keeping:
-    """What outlives a session: where it writes, whom it tells."""
+    """What outlives a session: where it writes, whom it tells.
+
+    `barred` says why this daemon must not act on an account at this moment, or None.
+    """
 
     journal: FileJournal
     observations: Observations
     notifier: Notifier
     vitals: Vitals
     clock: Clock
+    barred: Callable[[AccountId], Awaitable[str | None]]
 
 
 class Session:
-    """Guards until `stop` is set; then lets what is under way end."""
+    """Guards until `stop` is set; then lets what is under way end.
+
+    Nothing is spent before `spending_from_s` (monotonic). `on_ready` is called once everything is
+    up.
+    """
 
     def __init__(
         self,
@@ -58,6 +63,7 @@ class Session:
         keeping: Keeping,
         stop: asyncio.Event,
         on_ready: Callable[[], None],
+        spending_from_s: float,
     ) -> None:
         self._config = config
         self._dry_run = dry_run
@@ -65,8 +71,8 @@ class Session:
         self._keeping = keeping
         self._stop = stop
         self._on_ready = on_ready
+        self._spending_from_s = spending_from_s
         self._engine: Engine | None = None
-        self._bars: dict[tuple[AccountId, str], str | None] = {}
         self._log = structlog.get_logger()
 
     async def run(self) -> None:
@@ -84,10 +90,6 @@ class Session:
         if self._engine is not None:
             await self._engine.apply(self._guards, disarmed_guards(config))
 
-    def bar_for_lock(self, account_id: AccountId, reason: str | None) -> None:
-        """Say why another daemon guards an account instead, or (None) that none does."""
-        self._bar(account_id, _LOCK, reason)
-
     async def _guard(self, venues: Mapping[AccountId, Venue]) -> None:
         accounts = {
             account.id: venues[account.id].account(account.id, credentials_of(account))
@@ -100,7 +102,7 @@ class Session:
                 validator.ask()
 
         engine = self._make_engine(venues, accounts, on_refused)
-        validator = self._validator(accounts)
+        validator = self._validator(accounts, engine)
         self._listen(venues, engine, validator)
         self._keeping.vitals.armed_guards = engine.armed_guards
         async with asyncio.TaskGroup() as main:
@@ -120,8 +122,6 @@ class Session:
         keeping = self._keeping
         metrics = keeping.vitals.metrics
         plans = {guard.id: guard.plan for guard in self._guards}
-        damaged = keeping.journal.damage is not None
-        spending_from_s = keeping.clock.monotonic() + REQUEST_LIFE_S if damaged else 0.0
         self._engine = Engine(
             guards=self._guards,
             disarmed=disarmed_guards(self._config),
@@ -135,26 +135,19 @@ class Session:
                 new_id=uuid7,
                 on_refused=on_refused,
                 hooks=keeping.vitals.hooks(),
+                barred=keeping.barred,
             ),
-            settings=engine_settings(self._config, spending_from_s=spending_from_s),
+            settings=engine_settings(self._config, spending_from_s=self._spending_from_s),
             stop=self._stop,
         )
         return self._engine
 
-    def _bar(self, account_id: AccountId, cause: str, reason: str | None) -> None:
-        """Bar the guards of an account for any cause that there is."""
-        self._bars[account_id, cause] = reason
-        causes = (self._bars.get((account_id, one)) for one in (_LOCK, _KEY))
-        if self._engine is not None:
-            self._engine.bar(account_id, next((one for one in causes if one is not None), None))
-
-    def _validator(self, accounts: Mapping[AccountId, AccountClient]) -> Validator:
+    def _validator(self, accounts: Mapping[AccountId, AccountClient], engine: Engine) -> Validator:
         def on_result(result: AccountValidation) -> None:
             if result.verdict is Verdict.VALID:
-                self._bar(result.account_id, _KEY, None)
+                engine.bar(result.account_id, None)
             elif result.verdict is Verdict.INVALID:
-                reason = f"{result.code}: {result.reason}; {result.advice}"
-                self._bar(result.account_id, _KEY, reason)
+                engine.bar(result.account_id, f"{result.code}: {result.reason}; {result.advice}")
 
         return Validator(
             [

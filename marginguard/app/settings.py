@@ -1,6 +1,7 @@
 """What the configuration means to the parts: pure translations."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 
 from marginguard.config import AccountSettings, Config, GuardSettings, rules_of
 from marginguard.domain.model import MarginMode
@@ -35,6 +36,20 @@ def venue_settings(config: Config, account: AccountSettings) -> VenueSettings:
         share_s=min(_PRICE_SHARED_S, interval_s / 2),
         max_jump=Percent(exchange.max_jump),
         rate_scale=exchange.rate_scale,
+    )
+
+
+def without(config: Config, account_ids: Collection[AccountId]) -> Config:
+    """Return the configuration as it is without these accounts and their guards."""
+    if not account_ids:
+        return config
+    return replace(
+        config,
+        accounts=tuple(one for one in config.accounts if one.id not in account_ids),
+        guards=tuple(one for one in config.guards if one.account not in account_ids),
+        refused_guards=tuple(
+            one for one in config.refused_guards if one.account not in account_ids
+        ),
     )
 
 

@@ -38,6 +38,9 @@ COMMANDS: Final = {
     ),
     "profile": _Command("marginguard.cli.profile", "profile", "Say where time and memory go."),
     "chart": _Command("marginguard.cli.chart", "chart", "Draw a position's margin level."),
+    "incident": _Command(
+        "marginguard.cli.incident", "incident", "Pack what a report of a fault needs."
+    ),
     "demo": _Command("marginguard.cli.demo", "demo", "Watch guards work through a real crash."),
     "simulator": _Command("marginguard.cli.simulator", "simulator", "Serve a simulated exchange."),
 }

@@ -18,7 +18,6 @@ from marginguard.cli.record import (
     say,
     since_option,
     when,
-    width,
 )
 from marginguard.config import Config
 from marginguard.diagnose import executions, notifications
@@ -117,11 +116,15 @@ def _print_executions(found: ExecutionAnalysis) -> None:
             " run failed"
         )
         return
-    say(
-        f"{_rate(found.success_rate)} of the executions since {when(found.since)} UTC"
-        f" succeeded: {found.completed} completed, {found.partial} partial,"
-        f" {found.failed} failed, {found.skipped} skipped"
+    counts = (
+        f"{found.completed} completed, {found.partial} partial, {found.failed} failed,"
+        f" {found.skipped} skipped"
     )
+    if found.success_rate is None:
+        say(f"No execution since {when(found.since)} UTC could succeed or fail: {counts}")
+    else:
+        share = f"{found.success_rate:.0%}"
+        say(f"{share} of the executions since {when(found.since)} UTC succeeded: {counts}")
     if found.duration is not None:
         say(f"Duration of the completed: {_timing(found.duration)}")
     _print_pattern(found.pattern)
@@ -133,15 +136,18 @@ def _print_notifications(found: NotificationAnalysis) -> None:
     if not found.total:
         say(f"No notifications since {when(found.since)} UTC: there was nothing to tell")
         return
-    say(
-        f"{_rate(found.success_rate)} of the notifications since {when(found.since)} UTC arrived:"
-        f" {found.delivered} delivered, {found.failed} failed, {found.pending} pending"
-    )
+    counts = f"{found.delivered} delivered, {found.failed} failed, {found.pending} pending"
+    if found.success_rate is None:
+        say(f"No notification since {when(found.since)} UTC has arrived or failed yet: {counts}")
+    else:
+        share = f"{found.success_rate:.0%}"
+        say(f"{share} of the notifications since {when(found.since)} UTC arrived: {counts}")
     for name, figures in found.channels.items():
+        share = "" if figures.success_rate is None else f"{figures.success_rate:.0%} arrived, "
         failing = f" ({figures.failing} of them failing)" if figures.failing else ""
         say(
-            f"{name}: {_rate(figures.success_rate)} arrived; {figures.delivered} delivered,"
-            f" {figures.failed} failed, {figures.pending} pending{failing}",
+            f"{name}: {share}{figures.delivered} delivered, {figures.failed} failed,"
+            f" {figures.pending} pending{failing}",
             "  ",
         )
     if found.delay is not None:
@@ -149,10 +155,6 @@ def _print_notifications(found: NotificationAnalysis) -> None:
     _print_pattern(found.pattern)
     _print_errors(found.common_errors)
     print_findings(found.recommendations, "What to do")
-
-
-def _rate(rate: float | None) -> str:
-    return "None" if rate is None else f"{rate:.0%}"
 
 
 def _timing(taken: Timing) -> str:
@@ -165,7 +167,7 @@ def _timing(taken: Timing) -> str:
 def _print_pattern(slices: Sequence[Slice]) -> None:
     """Print what succeeded and what failed over time, one character a part of it."""
     hours = (slices[1].start - slices[0].start).total_seconds() / 3600
-    click.echo(f"\nOver time, {hours:.3g} h a character, the newest last"[: width()])
+    click.echo(f"\nOver time, {hours:.3g} h a character")
     for name, counts in (
         ("succeeded", [one.succeeded for one in slices]),
         ("failed", [one.failed for one in slices]),

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from marginguard.cli.common import config_option, json_option
@@ -27,7 +26,6 @@ _STYLES = {
     ExecutionStatus.FAILED: "bold red",
     ExecutionStatus.SKIPPED: "",
 }
-_NARROW = 70
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,7 +89,7 @@ def executions(
         return
     say(_answer(found))
     if found.executions:
-        _print_table(found.executions)
+        _print_rows(found.executions)
         matching = found.counts[wanted] if wanted is not None else sum(found.counts.values())
         if matching > len(found.executions):
             say(f"{matching - len(found.executions)} older ones are not shown: see --limit.")
@@ -112,38 +110,27 @@ def _answer(found: _Found) -> str:
     return f"{total} executions since {when(found.since)} UTC: {counts}{share}"
 
 
-def _print_table(rows: Sequence[ExecutionRecord]) -> None:
-    if width() < _NARROW:
-        _print_narrow(rows)
-        return
-    table = Table()
-    table.add_column("id, began (UTC)", no_wrap=True)
-    table.add_column("guard", overflow="fold")
-    table.add_column("ended", no_wrap=True)
-    table.add_column("what was done", overflow="fold", ratio=1)
+def _print_rows(rows: Sequence[ExecutionRecord]) -> None:
+    console = Console(width=width(), highlight=False)
     for row in rows:
-        table.add_row(
-            f"{str(row.id)[:23]}\n{when(row.started_at)}",
-            f"{row.guard_id}\n{row.source.value}",
+        source = f"{row.source.value}, dry run" if row.dry_run else row.source.value
+        console.print(f"\n{row.id}", markup=False)
+        console.print(
             Text.assemble(
+                "  ",
                 (row.status.value, _STYLES[row.status]),
-                f"\n{row.duration_s:.2f} s" + ("\ndry run" if row.dry_run else ""),
-            ),
-            Text(_done(row)),
+                f" {when(row.started_at)}",
+            )
         )
-    Console(highlight=False).print(table)
+        say(f"{row.guard_id}, {source}, {row.duration_s:.2f} s", "  ")
+        for line in _done(row):
+            say(line, "  ")
+    console.print()
 
 
-def _print_narrow(rows: Sequence[ExecutionRecord]) -> None:
-    for row in rows:
-        click.echo(f"\n{str(row.id)[:23]}")
-        say(f"{when(row.started_at)}  {row.guard_id}  {row.status.value}", "  ")
-        say(_done(row), "  ")
-
-
-def _done(row: ExecutionRecord) -> str:
+def _done(row: ExecutionRecord) -> list[str]:
     """Say what a run did: its error, or a line for each position."""
     lines = [f"{position}: {result}" for position, result in row.results.items()]
     if row.error is not None:
         lines.insert(0, f"{row.error_code.value if row.error_code else 'error'}: {row.error}")
-    return "\n".join(lines) or "nothing on record"
+    return lines

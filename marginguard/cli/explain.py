@@ -184,7 +184,7 @@ def _print(found: _Execution | _Position) -> None:
     if found.timeline:
         click.echo("\nWhat happened (UTC)")
         for moment in found.timeline:
-            say(moment.text, f"{moment.at.astimezone(UTC):%m-%d %H:%M:%S} ", "    ")
+            say(moment.text, f"{when(moment.at)} ", "    ")
     else:
         say("The record holds nothing else about it")
     if isinstance(found, _Execution) and found.execution is not None and found.execution.results:

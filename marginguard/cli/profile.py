@@ -87,10 +87,10 @@ def _print(found: _Found) -> None:
         say("No executions on record yet: the guards had nothing to do, and no run failed")
     else:
         typical = shown.completed or shown.every
-        which = "completed executions" if shown.completed else "executions, none of them completed"
+        which = "completed" if shown.completed else "none completed; looked at"
         say(
             f"{typical.average_s:.2f} s on average, {typical.slowest_s:.2f} s at most, of the"
-            f" {shown.timeout_s:g} s that an execution may take ({typical.count} {which})"
+            f" {shown.timeout_s:g} s that an execution may take ({which}: {typical.count})"
         )
         _print_phases(shown)
     if found.memory is None:

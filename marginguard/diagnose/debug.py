@@ -161,7 +161,7 @@ class Debugger:
     async def _account(self) -> _Found:
         assert self._live is not None  # noqa: S101 - checked before the step
         facts = self._facts = await self._live.facts()
-        message = f"account {facts.account_id} ({facts.where}) is {facts.status}"
+        message = f"account {facts.account_id} ({facts.where}): {facts.status}"
         if facts.balance is not None:
             message += f", with {facts.balance:,} sats to spend"
         return message, causes_of(facts)

@@ -177,7 +177,8 @@ def _told(one: Delivery) -> str:
         after_s = max(0.0, (one.settled_at - one.created_at).total_seconds())
         return f"{what}delivered after {after_s:.1f} s"
     why = f": {one.last_error}" if one.last_error else ""
-    return f"{what}{one.status.value} after {one.attempts} failed attempts{why}"
+    tried = f" after {one.attempts} failed attempts" if one.attempts else ""
+    return f"{what}{one.status.value}{tried}{why}"
 
 
 def _levels(samples: Sequence[LevelSample]) -> Iterator[Moment]:

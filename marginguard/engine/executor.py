@@ -1,7 +1,7 @@
 """Carrying out actions on one account: nothing twice, nothing forgotten."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -41,7 +41,8 @@ class ActionEnd:
 class Executor:
     """Sends the actions of one account, reads how they ended and settles them.
 
-    `seen_transfers` are those that proved deposits before.
+    `seen_transfers` are those that proved deposits before. `barred` says right before a request
+    goes out why this daemon must not send it: another one guards the account.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Executor:
         settings: EngineSettings,
         stop: asyncio.Event,
         seen_transfers: Iterable[str] = (),
+        barred: Callable[[], Awaitable[str | None]] | None = None,
     ) -> None:
         self.exchange = exchange
         self.clock = clock
@@ -66,6 +68,7 @@ class Executor:
         self.turns: Final = asyncio.Semaphore(SIMULTANEOUS)
         """Whose turn it is to act; first come, first served."""
         self._seen_transfers = set(seen_transfers)
+        self._barred = barred
 
     @property
     def in_flight(self) -> frozenset[PositionId]:
@@ -86,6 +89,8 @@ class Executor:
 
     async def send(self, record: ActionRecord) -> Outcome:
         """Ask the exchange once for what `record` says."""
+        if self._barred is not None and (why := await self._barred()) is not None:
+            return Outcome(kind=OutcomeKind.NOT_SENT, detail=why)
         self._sent_s[record.id] = self.clock.monotonic()
         self._first_sent_s.setdefault(record.id, self._sent_s[record.id])
         try:

@@ -1,7 +1,7 @@
 """Making the parts that run a guard, from what the engine has around it."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -26,7 +26,8 @@ from marginguard.ports import Clock, Exchange, Journal, Notifier, Observations, 
 class Surroundings:
     """What the engine needs of the world around it.
 
-    `on_refused` hears of every account whose key the exchange refused.
+    `on_refused` hears of every account whose key the exchange refused. `barred` says why this
+    daemon must not act on an account at this moment, or None.
     """
 
     exchanges: Mapping[AccountId, Exchange]
@@ -38,6 +39,7 @@ class Surroundings:
     new_id: Callable[[], UUID]
     on_refused: Callable[[AccountId], None]
     hooks: Hooks = field(default=NO_HOOKS)
+    barred: Callable[[AccountId], Awaitable[str | None]] | None = None
 
 
 class Workshop:
@@ -61,6 +63,7 @@ class Workshop:
                 settings=settings,
                 stop=stop,
                 seen_transfers=self._transfers_of(account_id),
+                barred=_barred(surroundings, account_id),
             )
             for account_id, exchange in surroundings.exchanges.items()
         }
@@ -189,3 +192,10 @@ class Workshop:
             for spend in state.memory.spends
             if spend.transfer_id is not None
         ]
+
+
+def _barred(
+    surroundings: Surroundings, account_id: AccountId
+) -> Callable[[], Awaitable[str | None]] | None:
+    barred = surroundings.barred
+    return None if barred is None else lambda: barred(account_id)

@@ -17,6 +17,7 @@ from marginguard.storage.journal import FileJournal
 from marginguard.storage.link import DatabaseLink
 from marginguard.storage.observations import DatabaseObservations
 from marginguard.storage.records import load_guard_states, load_unsettled_actions
+from marginguard.storage.retention import Retention, RetentionRules
 
 BACKOFF_S: Final = 0.2
 MAX_BACKOFF_S: Final = 5.0
@@ -31,12 +32,19 @@ class DatabaseKeeper:
     """
 
     def __init__(
-        self, *, url: str | None, state_dir: Path, journal: FileJournal, clock: Clock
+        self,
+        *,
+        url: str | None,
+        state_dir: Path,
+        journal: FileJournal,
+        clock: Clock,
+        retention: RetentionRules | None = None,
     ) -> None:
         self._journal = journal
         self._server = EmbeddedServer(state_dir=state_dir) if url is None else None
         self._link = DatabaseLink(self._server.start if self._server is not None else url or "")
         self._drain = Drain(journal, self._link, refused=state_dir / "refused.jsonl", clock=clock)
+        self._retention = Retention(self._link, clock=clock, rules=retention or RetentionRules())
         self._log = structlog.get_logger()
         self.observations = DatabaseObservations(self._link)
         """Where to put what is seen; it is written while the database is there."""
@@ -59,6 +67,7 @@ class DatabaseKeeper:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._keep_draining(stop), name="drain")
                 group.create_task(self.observations.run(stop), name="observations")
+                group.create_task(self._retention.run(stop), name="retention")
                 if self._server is not None:
                     group.create_task(self._keep_alive(self._server, stop), name="embedded")
         finally:

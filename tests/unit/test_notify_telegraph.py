@@ -317,6 +317,21 @@ async def test_while_a_way_is_shut_a_critical_notice_goes_elsewhere_at_once(stor
     assert status(store, second, "telegram") is PENDING
 
 
+async def test_where_a_critical_notice_arrives_otherwise_the_reserve_is_left_alone(store):
+    telegram, email, sms = (
+        FakeChannel("telegram", REFUSED),
+        FakeChannel("email"),
+        FakeChannel("sms"),
+    )
+    reserve = only("telegram", "email", "sms", events={"sms": frozenset()})
+    async with running(
+        a_telegraph([telegram, email, sms], reserve, store=store, clock=FakeClock())
+    ) as telegraph:
+        telegraph.tell(alarm := an_alarm())
+    assert status(store, alarm, "email") is DELIVERED
+    assert sms.sent == []
+
+
 async def test_escalation_goes_through_all_channels_in_order(store):
     channels = [FakeChannel("sms"), FakeChannel("email", REFUSED), FakeChannel("telegram", REFUSED)]
     person = only("telegram", "email", "sms", events=dict.fromkeys(("email", "sms"), frozenset()))
@@ -396,6 +411,18 @@ async def test_after_a_restart_what_was_tried_already_decides_where_to_turn(stor
     async with running(a_telegraph(channels, store=store, clock=FakeClock())):
         await channels[2].until(1)
     assert channels[1].sent == []
+
+
+async def test_what_waited_for_its_next_attempt_goes_out_when_the_way_proves_open(store):
+    waiting = a_notification(
+        notice=a_notice(position_id="old"), attempts=3, next_attempt_at=after(minutes=5)
+    )
+    store.rows = {waiting.key: waiting}
+    email = FakeChannel("email")
+    async with running(a_telegraph([email], store=store, clock=FakeClock())) as telegraph:
+        telegraph.tell(notice := a_notice())
+        await email.until(2)
+    assert [message.id for message in email.sent] == [notice.id, waiting.id]
 
 
 async def test_what_was_for_a_channel_that_is_gone_fails_and_a_critical_one_goes_elsewhere(store):
