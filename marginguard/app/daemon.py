@@ -5,12 +5,14 @@ import os
 import signal
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
+from datetime import timedelta
 
 import structlog
 from uuid_utils.compat import uuid7
 
 import marginguard
 from marginguard.aio import SystemClock, sleep_or_stop, until_stopped
+from marginguard.app.notifications import channels_of, routing_of
 from marginguard.app.reload import change_between
 from marginguard.app.session import Keeping, Session
 from marginguard.app.settings import without
@@ -20,13 +22,19 @@ from marginguard.config import Config, load_config
 from marginguard.domain.errors import ConfigError, DiskFull, Transient
 from marginguard.domain.notice import Notice, NoticeKind, Severity
 from marginguard.domain.units import AccountId
+from marginguard.engine import telling
 from marginguard.engine.executor import REQUEST_LIFE_S
-from marginguard.notify.webhook import NullNotifier, WebhookNotifier
+from marginguard.notify.rendering import Renderer
+from marginguard.notify.telegraph import Telegraph
 from marginguard.ports import Notifier
 from marginguard.storage.journal import FileJournal
 from marginguard.storage.keeper import DatabaseKeeper
 from marginguard.storage.retention import RetentionRules
 from marginguard.telemetry.server import serve
+
+UNTOLD_PATIENCE_S = 30.0
+UNTOLD_SINCE = timedelta(hours=1)
+"""How far back to look, and for how long to wait, for actions that nobody was told of."""
 
 MEMORY_PATIENCE_S = 2.0
 """How long a start with an empty state directory waits for what the database remembers."""
@@ -53,6 +61,9 @@ class Daemon:
         self._stop = asyncio.Event()
         # What is told and recorded outlives what acts.
         self._stop_telling = asyncio.Event()
+        self._stop_recording = asyncio.Event()
+        self._telegraph: Telegraph | None = None
+        self._started_at = self._clock.now()
         self._reload = asyncio.Event()
         self._claims = Claims(clock=self._clock, on_change=self._end_session)
         self._session: Session | None = None
@@ -111,8 +122,16 @@ class Daemon:
                 days=config.retention.days, failure_days=config.retention.failure_days
             ),
         )
-        webhook = config.notifications.webhook.url
-        notifier = WebhookNotifier(webhook.get_secret_value()) if webhook else NullNotifier()
+        notifier = Telegraph(
+            channels_of(config.notifications),
+            routing=routing_of(config),
+            renderer=Renderer(config.notifications.templates),
+            store=database.notifications,
+            clock=self._clock,
+            on_result=self._vitals.metrics.notification,
+            on_unreachable=self._vitals.reaches_nobody,
+        )
+        self._telegraph = notifier
         keeping = Keeping(
             journal=journal,
             observations=database.observations,
@@ -123,17 +142,24 @@ class Daemon:
         )
         stack.callback(self._claims.close)
         works = (
-            ("database", database.run(self._stop_telling)),
-            ("notifier", notifier.run(self._stop_telling)),
-            ("vitals", self._vitals.run(self._stop_telling)),
+            ("database", database.run, self._stop_recording),
+            ("notifier", notifier.run, self._stop_telling),
+            ("vitals", self._vitals.run, self._stop_telling),
         )
         async with asyncio.TaskGroup() as side:
-            for name, work in works:
-                side.create_task(until_stopped(work, name, self._stop_telling), name=name)
+            tasks = {
+                name: side.create_task(until_stopped(work(stop), name, stop), name=name)
+                for name, work, stop in works
+            }
+            telling = side.create_task(self._tell_what_was_not(database, notifier), name="untold")
             if journal.fresh:
                 await self._recall(database, journal)
             await self._guard(keeping, database)
+            telling.cancel()
             self._stop_telling.set()
+            # What is still to be told is kept in the database.
+            await asyncio.wait([tasks["notifier"]])
+            self._stop_recording.set()
 
     async def _guard(self, keeping: Keeping, database: DatabaseKeeper) -> None:
         """Guard, session after session, until the daemon is to stop."""
@@ -141,6 +167,13 @@ class Daemon:
         spending_from_s = 0.0
         if keeping.journal.damage is not None:
             spending_from_s = self._clock.monotonic() + REQUEST_LIFE_S
+        self._tell(
+            keeping.notifier,
+            NoticeKind.DAEMON_STARTED,
+            Severity.INFO,
+            f"marginguard {marginguard.__version__} has started with"
+            f" {len(self._config.guards)} guards.",
+        )
         while not self._stop.is_set():
             self._session_stop = asyncio.Event()
             await self._claims.take(self._config)
@@ -160,6 +193,12 @@ class Daemon:
                 spending_from_s=spending_from_s,
             )
             await self._run_session(self._session, keeping.notifier)
+        self._tell(
+            keeping.notifier,
+            NoticeKind.DAEMON_STOPPED,
+            Severity.WARNING,
+            "marginguard has stopped as it was asked to: nothing guards until it is started again.",
+        )
 
     async def _run_session(self, session: Session, notifier: Notifier) -> None:
         """Guard, holding the locks until the last action has ended, and reload when asked."""
@@ -173,7 +212,7 @@ class Daemon:
 
     def _tell_of_claims(self, left: Mapping[AccountId, str], notifier: Notifier) -> None:
         """Say which accounts another daemon guards; this one stands by for them."""
-        self._vitals.degraded = "; ".join(left.values()) or None
+        self._vitals.standing_by = "; ".join(left.values()) or None
         for account_id, reason in left.items():
             self._tell(
                 notifier,
@@ -221,6 +260,8 @@ class Daemon:
                 tables=list(change.at_restart),
                 advice="what changed there is taken over when the daemon is restarted",
             )
+        if self._telegraph is not None:
+            self._telegraph.reroute(routing_of(new))
         if change.new_session:
             self._session_stop.set()
         elif self._session is not None:
@@ -241,6 +282,21 @@ class Daemon:
             f"The changed configuration is in force: {guards}."
             + (later if change.at_restart else ""),
         )
+
+    async def _tell_what_was_not(self, database: DatabaseKeeper, notifier: Notifier) -> None:
+        """Tell of actions that ended just before an earlier daemon did; returns then.
+
+        Only the database knows that nobody was told: without it they are in the log alone.
+        """
+        try:
+            async with asyncio.timeout(UNTOLD_PATIENCE_S):
+                untold = await database.untold(self._started_at - UNTOLD_SINCE)
+        except (TimeoutError, Transient, ConfigError) as error:
+            self._log.debug("untold.unknown", error=str(error) or "no answer in time")
+            return
+        for record in untold:
+            if record.settled_at is not None and record.settled_at < self._started_at:
+                notifier.tell(telling.of_action(record, notice_id=uuid7(), at=record.settled_at))
 
     def _tell(self, notifier: Notifier, kind: NoticeKind, severity: Severity, text: str) -> None:
         notifier.tell(

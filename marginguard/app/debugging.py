@@ -83,16 +83,16 @@ def nearest(name: str, names: Iterable[str], *, noun: str) -> str:
 
 def _of_guard(config: Config, guard: GuardSettings) -> Setup:
     plan = config.plan_of(guard.account)
-    rungs = [f"{guard.margin_threshold:g} %: {guard.action}"]
-    for rung in guard.escalation:
-        rungs.append(f"{rung.margin_threshold:g} %: {rung.action or guard.action}")
+    rungs = [(guard.margin_threshold, guard.action)]
+    rungs += [(one.margin_threshold, one.action or guard.action) for one in guard.escalation]
+    acts = ", ".join(f"{threshold:g} %: {action}" for threshold, action in rungs)
     selected = guard.selected_positions
     which = "all positions" if selected is None else f"{len(selected)} named"
     return Setup(
         guard_id=guard.id,
         account_id=guard.account,
         where=_where(config, guard.account),
-        summary=f'account {guard.account}, plan "{plan.name}", {which}, at {", ".join(rungs)}',
+        summary=f'account {guard.account}, plan "{plan.name}", {which}, at {acts}',
         rules=rules_of(guard, config.actions, plan),
         dry_run=guard.dry_run,
         causes=tuple(_switches(guard)),

@@ -8,7 +8,6 @@ from marginguard.notify.preferences import Preferences, QuietHours
 from marginguard.notify.routing import Narrowing, Person, Routing
 from marginguard.notify.sms import SmsChannel
 from marginguard.notify.sms_requests import Gateway, GatewaySettings, Twilio, TwilioSettings
-from marginguard.notify.telegram import TelegramChannel, TelegramSettings
 from marginguard.notify.webhook_channel import WebhookChannel, WebhookChannelSettings
 from marginguard.notify.wording import zone
 
@@ -23,6 +22,9 @@ def channels_of(settings: NotificationsSettings) -> tuple[Channel, ...]:
     channels: list[Channel] = []
     telegram, email = settings.telegram, settings.email
     if telegram.token is not None:
+        # Its library takes a second and 18 MB to load.
+        from marginguard.notify.telegram import TelegramChannel, TelegramSettings  # noqa: PLC0415
+
         channels.append(
             TelegramChannel(
                 TelegramSettings(

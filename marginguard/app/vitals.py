@@ -45,8 +45,21 @@ class Vitals:
         )
         self._decided_s = clock.monotonic()
         self._told = ""
-        self.degraded: str | None = None
+        self.standing_by: str | None = None
+        """Which accounts are left to another daemon, and to which; or None."""
+        self.unreachable: frozenset[str] = frozenset()
+        """The users whom no channel reaches."""
+
+    @property
+    def degraded(self) -> str | None:
         """Why the daemon as a whole does less than it should, besides its guards; or None."""
+        if self.unreachable:
+            return f"no channel reaches {', '.join(sorted(self.unreachable))}"
+        return self.standing_by
+
+    def reaches_nobody(self, users: frozenset[str]) -> None:
+        """Note which users no channel reaches."""
+        self.unreachable = users
 
     def hooks(self) -> Hooks:
         """Return what the scheduler is to call."""

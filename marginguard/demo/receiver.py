@@ -37,8 +37,9 @@ class Receiver:
     async def _receive(self, request: web.Request) -> web.Response:
         notice = orjson.loads(await request.read())
         if notice["type"] == NoticeKind.GUARD_ARMED:
-            self._armed.add(notice["guard_id"])
+            self._armed.add(notice["data"]["guard_id"])
             if self._armed >= GUARDED.keys():
                 self.armed.set()
-        self._on_notice(notice["severity"], notice["text"])
+        details = notice["data"]["details"]
+        self._on_notice(details["severity"], details["text"])
         return web.Response(status=204)

@@ -16,6 +16,9 @@ _BOTTOM: Final = 48
 _TEXT_SIZE: Final = 16
 _TITLE_SIZE: Final = 20
 _TICKS: Final = 7
+_LABELS: Final = 8
+"""How many actions are named in the picture: more names would lie over one another."""
+_EDGE: Final = 0.15
 _INK: Final = "#202020"
 _GRID: Final = "#d8d8d8"
 _LINE: Final = "#1f5fbf"
@@ -130,5 +133,9 @@ def _shapes(chart: Chart) -> Iterator[_Shape]:
         else:
             yield _Dot(points[0], 2.0, _LINE, "")
     for mark in chart.marks:
-        centre = (across(chart.x(mark.at)), down(mark.level))
-        yield _Dot(centre, 6.0, _GREEN if mark.worked else _RED, f"{mark.at:%H:%M:%S} {mark.text}")
+        place, colour = chart.x(mark.at), _GREEN if mark.worked else _RED
+        centre = (across(place), down(mark.level))
+        yield _Dot(centre, 6.0, colour, f"{mark.at:%H:%M:%S} {mark.text}")
+        if len(chart.marks) <= _LABELS:
+            anchor = "l" if place < _EDGE else "r" if place > 1 - _EDGE else "m"
+            yield _Text((centre[0], centre[1] - 12.0), mark.text, _TEXT_SIZE, anchor, colour)

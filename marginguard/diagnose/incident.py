@@ -4,14 +4,12 @@ import gzip
 import io
 import os
 import tarfile
-import tempfile
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from marginguard.logs import Redactor
+from marginguard.redaction import Redactor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,16 +55,14 @@ def write_archive(incident: Incident, target: Path) -> None:
     A file that is there already is not replaced (`FileExistsError`), and nothing is left behind
     by a write that fails (`OSError`).
     """
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    packed = _packed(incident)
+    handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(_packed(incident))
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(temporary, target)  # unlike a rename it never replaces
-    finally:
-        with suppress(FileNotFoundError):
-            Path(temporary).unlink()
+            file.write(packed)
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
 
 
 def _packed(incident: Incident) -> bytes:
@@ -86,9 +82,9 @@ def _packed(incident: Incident) -> bytes:
 
 
 def _readme(incident: Incident, parts: Sequence[Part], left_out: Sequence[LeftOut]) -> str:
+    since, at = f"{incident.since:%Y-%m-%d %H:%M:%S}", f"{incident.at:%Y-%m-%d %H:%M:%S}"
     lines = [
-        f"An incident of marginguard, from {incident.since:%Y-%m-%d %H:%M:%S} to"
-        f" {incident.at:%Y-%m-%d %H:%M:%S} UTC.",
+        f"An incident of marginguard, from {since} to {at} UTC.",
         "Keys, passwords, tokens and addresses are left out and read ***. Positions, prices and",
         "amounts are in it: give it to those alone who are to find the fault.",
         "",

@@ -10,7 +10,7 @@ from marginguard.config.guards import EscalationSettings, GuardSettings, Individ
 from marginguard.config.models import File
 from marginguard.config.table import Table
 from marginguard.config.users import PlanSettings
-from marginguard.logs import REDACTED
+from marginguard.redaction import REDACTED
 
 _PERSONAL: Final = frozenset(
     {
@@ -18,6 +18,8 @@ _PERSONAL: Final = frozenset(
         *("headers", "body"),  # of a request of the owner's making, with a token in it perhaps
     }
 )
+_TEXTS: Final = frozenset({"email", "telegram_chat_id", "phone"})
+"""What of it is looked for in logs and records too; a user name may be a common word there."""
 _REFERENCES: Final = ("env:", "file:", "credential:")
 _NAMED_TABLES: Final = frozenset({"plans", "individual_configs"})
 """Tables whose keys are names that the owner gave."""
@@ -48,8 +50,10 @@ def secrets_of(value: object) -> Iterator[str]:
         for name in type(value).model_fields:
             held = getattr(value, name)
             yield from secrets_of(held)
-            if name in _PERSONAL and isinstance(held, str) and held:
+            if name in _TEXTS and isinstance(held, str):
                 yield held
+            if name == "headers":
+                yield from held.values()
     elif isinstance(value, Mapping):
         for held in value.values():
             yield from secrets_of(held)

@@ -1,6 +1,7 @@
 """The database's life: started or found, connected, fed, and started again."""
 
 import asyncio
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -8,13 +9,15 @@ import structlog
 
 from marginguard.aio import sleep_or_stop, unless_stopped
 from marginguard.domain.errors import ConfigError, DatabaseUnavailable
-from marginguard.domain.records import Record
+from marginguard.domain.records import ActionRecord, Record
 from marginguard.ports import Clock
 from marginguard.storage.database import acquired
 from marginguard.storage.drain import Drain
 from marginguard.storage.embedded import EmbeddedServer
 from marginguard.storage.journal import FileJournal
 from marginguard.storage.link import DatabaseLink
+from marginguard.storage.notification_reading import untold_actions
+from marginguard.storage.notifications import NotificationStore
 from marginguard.storage.observations import DatabaseObservations
 from marginguard.storage.records import load_guard_states, load_unsettled_actions
 from marginguard.storage.retention import Retention, RetentionRules
@@ -45,6 +48,8 @@ class DatabaseKeeper:
         self._link = DatabaseLink(self._server.start if self._server is not None else url or "")
         self._drain = Drain(journal, self._link, refused=state_dir / "refused.jsonl", clock=clock)
         self._retention = Retention(self._link, clock=clock, rules=retention or RetentionRules())
+        self.notifications = NotificationStore(self._link, state_dir=state_dir)
+        """Where to keep what users are told."""
         self._log = structlog.get_logger()
         self.observations = DatabaseObservations(self._link)
         """Where to put what is seen; it is written while the database is there."""
@@ -68,6 +73,7 @@ class DatabaseKeeper:
                 group.create_task(self._keep_draining(stop), name="drain")
                 group.create_task(self.observations.run(stop), name="observations")
                 group.create_task(self._retention.run(stop), name="retention")
+                group.create_task(self.notifications.run(stop), name="notifications")
                 if self._server is not None:
                     group.create_task(self._keep_alive(self._server, stop), name="embedded")
         finally:
@@ -86,6 +92,15 @@ class DatabaseKeeper:
                 *await load_guard_states(connection),
                 *await load_unsettled_actions(connection),
             )
+
+    async def untold(self, since: datetime) -> tuple[ActionRecord, ...]:
+        """Return the actions that ended since then and that nobody has been told of.
+
+        Raises `DatabaseUnavailable`, `ConfigError`, or `Malformed` for rows of another version.
+        """
+        pool = await self._link.connect()
+        async with acquired(pool) as connection:
+            return await untold_actions(connection, since)
 
     async def _keep_draining(self, stop: asyncio.Event) -> None:
         while True:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import pty
 import signal
 import sys
 from dataclasses import replace
@@ -22,7 +23,7 @@ from marginguard.storage.link import DatabaseLink
 from marginguard.storage.notifications import upsert
 from marginguard.storage.observations import DatabaseObservations
 from marginguard.storage.records import apply
-from tests.daemons import Market, a_guard, write_config
+from tests.daemons import DaemonProcess, Market, a_guard, write_config
 from tests.notifying import a_notice, a_notification
 from tests.records import (
     a_guard_state,
@@ -307,7 +308,7 @@ async def test_a_beginning_of_several_ids_is_not_guessed_at(command, link):
     code, _, err = await command("explain", "018f0000-0000")
     assert code == 2
     assert "write more of it" in " ".join(err.split())
-    code, out, _ = await command("explain", "018f0000-0000-7000-8000-000000000002")
+    code, _, _ = await command("explain", "018f0000-0000-7000-8000-000000000002")
     assert code == 0
 
 
@@ -457,3 +458,80 @@ async def test_a_reader_that_goes_away_is_no_fault(command, link, name):
     _, err = await asyncio.wait_for(process.communicate(), 60)
     assert err == b""
     assert process.returncode in {0, 1, -signal.SIGPIPE}
+
+
+async def test_the_memory_of_the_daemon_is_told_while_it_runs(state_dir, database_url):
+    market = Market()
+    async with market.open_for_trade():
+        config = write_config(state_dir, market, a_guard(), database_url=database_url)
+        async with DaemonProcess(config) as daemon:
+            await daemon.until("daemon.ready")
+            _, out, _ = await Command(config, database_url)("profile", "--json")
+            pid = daemon.process.pid
+    found = json.loads(out)
+    assert found["memory"]["pid"] == pid
+    assert found["memory"]["resident"] > 10_000_000
+
+
+class Screen:
+    """A terminal on which a command draws; what was drawn is read as it comes."""
+
+    def __init__(self, *arguments):
+        self._arguments = arguments
+        self._drawn = b""
+
+    async def __aenter__(self):
+        self._terminal, inner = pty.openpty()
+        self.process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "marginguard", *self._arguments),
+            env=os.environ | {"COLUMNS": "80", "LINES": "40", "TERM": "xterm"},
+            stdin=inner,
+            stdout=inner,
+            stderr=inner,
+        )
+        os.close(inner)
+        os.set_blocking(self._terminal, False)
+        return self
+
+    async def __aexit__(self, *_):
+        if self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
+        os.close(self._terminal)
+
+    async def until(self, words):
+        """Wait until something is drawn, and forget what came before it."""
+        loop, readable = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(self._terminal, readable.set)
+        try:
+            async with asyncio.timeout(60):
+                while words not in self._drawn:
+                    await readable.wait()
+                    readable.clear()
+                    self._drawn += os.read(self._terminal, 65_536)
+        finally:
+            loop.remove_reader(self._terminal)
+        self._drawn = self._drawn.partition(words)[2]
+
+
+async def test_the_status_is_watched_until_it_is_interrupted(command, link):
+    await seen(link, [99_000.0])
+    arguments = ("status", "--watch", "--every", "0.5", "--config", str(command.config))
+    async with Screen(*arguments) as screen:
+        await screen.until(b"PROTECTED")
+        connection = await asyncpg.connect(command.database_url)
+        await connection.execute(
+            "UPDATE guard_state SET armed = 'disarmed', reason = 'key refused'"
+        )
+        await screen.until(b"NOT PROTECTED")
+        await connection.execute("DELETE FROM schema_migrations WHERE version > 1")
+        await connection.close()
+        await screen.until(b"UNKNOWN: the record cannot be read")
+        screen.process.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(screen.process.wait(), 60) == 130
+
+
+async def test_a_watch_without_a_terminal_is_refused(command):
+    code, out, err = await command("status", "--watch")
+    assert (code, out) == (2, "")
+    assert "--watch needs a terminal" in err
