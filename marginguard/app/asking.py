@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from typing import Final
 
 from marginguard.aio import SystemClock, sleep_or_stop
 from marginguard.app.settings import credentials_of, guards_to_run, needs_of
@@ -25,6 +26,9 @@ from marginguard.lnmarkets.validation import (
 )
 from marginguard.lnmarkets.venue import Venue
 from marginguard.ports import Clock
+
+_ABOUT_REACHING: Final = "check_network"
+"""The validation's findings that the exchange did not tell something: said better here."""
 
 
 async def ask_accounts(config: Config, accounts: Sequence[AccountSettings]) -> list[AccountFacts]:
@@ -56,7 +60,7 @@ def facts_of(
         clock_offset_s=validation.clock_offset_s,
         spends=any(_spends(guard) for guard in guards),
         failure=validation.failure,
-        remarks=tuple(map(_cause, _that_count(validation))),
+        remarks=tuple(_remarks(account, validation, acts=any(map(_acts, guards)))),
     )
 
 
@@ -71,11 +75,30 @@ def _spends(guard: Guard) -> bool:
     return guard.rules.auto_execution and any(step.kind.spends for step in steps)
 
 
-def _that_count(validation: AccountValidation) -> Iterator[Finding]:
+def _acts(guard: Guard) -> bool:
+    return guard.rules.auto_execution and not guard.dry_run
+
+
+def _remarks(
+    account: AccountSettings, validation: AccountValidation, *, acts: bool
+) -> Iterator[Cause]:
     """Yield what was found on the way, but what only follows from the account not answering."""
     for finding in validation.findings:
-        if validation.failure is None or finding.action == "sync_clock":
-            yield finding
+        if finding.action != _ABOUT_REACHING:
+            yield _cause(finding)
+    if validation.failure is not None or validation.permissions is not None or not acts:
+        return
+    if account.stream_url is None:
+        solution, action = "add stream_url to the account: the stream tells it", "set_stream_url"
+    else:
+        solution, action = "see that stream_url is right and can be reached", "check_stream"
+    yield Cause(
+        issue="whether the key may close positions and add margin is not known: only the"
+        " exchange's stream tells it, and has not",
+        solution=solution,
+        action=action,
+        warning=True,
+    )
 
 
 def _cause(finding: Finding) -> Cause:

@@ -78,8 +78,14 @@ class Session:
     async def run(self) -> None:
         """Open the exchanges and guard."""
         async with AsyncExitStack() as stack:
-            clock = self._keeping.clock
-            venues = await open_venues(stack, self._config, clock=clock, stop=self._stop)
+            keeping = self._keeping
+            venues = await open_venues(
+                stack,
+                self._config,
+                clock=keeping.clock,
+                stop=self._stop,
+                on_call=keeping.vitals.metrics.api_call,
+            )
             await asyncio.gather(*(venue.measure_clock() for venue in set(venues.values())))
             await self._guard(venues)
 

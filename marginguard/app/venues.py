@@ -1,6 +1,7 @@
 """The exchanges of a configuration, opened; and its accounts, asked what they are good for."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 from marginguard.aio import SystemClock, sleep_or_stop
@@ -18,16 +19,24 @@ STREAM_PATIENCE_S = 5.0
 
 
 async def open_venues(
-    stack: AsyncExitStack, config: Config, *, clock: Clock, stop: asyncio.Event
+    stack: AsyncExitStack,
+    config: Config,
+    *,
+    clock: Clock,
+    stop: asyncio.Event,
+    on_call: Callable[[str, str, float], None] | None = None,
 ) -> dict[AccountId, Venue]:
-    """Return the exchange of each account; accounts with the same addresses share one."""
+    """Return the exchange of each account; accounts with the same addresses share one.
+
+    `on_call` hears of every answer over REST: the call, its status, and the seconds it took.
+    """
     limits = StreamLimits()
     made: dict[VenueSettings, Venue] = {}
     venues = {}
     for account in config.accounts:
         settings = venue_settings(config, account)
         if settings not in made:
-            venue = Venue(settings, clock=clock, stream_limits=limits, stop=stop)
+            venue = Venue(settings, clock=clock, stream_limits=limits, stop=stop, on_call=on_call)
             made[settings] = await stack.enter_async_context(venue)
         venues[account.id] = made[settings]
     return venues

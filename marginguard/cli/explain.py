@@ -176,7 +176,8 @@ def _headline(
         )
     protective = [action for action in actions if action.kind.protects and not action.dry_run]
     done = sum(action.status is ActionStatus.DONE for action in protective)
-    return f"Position {id_} of account {account} {now}: {done} of {len(protective)} actions worked"
+    acted = f"{done} of {len(protective)} actions worked" if protective else "no action on record"
+    return f"Position {id_} of account {account} {now}: {acted}"
 
 
 def _print(found: _Execution | _Position) -> None:

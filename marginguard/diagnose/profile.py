@@ -108,9 +108,10 @@ def _slow_runs(
     completed: Timing | None, every: Timing | None, stalled: int, timeout_s: float
 ) -> Iterator[Finding]:
     limit_s = min(SLOW_AVERAGE_S, SLOW_SHARE * timeout_s)
-    if completed is not None and completed.average_s > limit_s:
+    typical = completed or every
+    if typical is not None and typical.average_s > limit_s:
         yield Finding(
-            issue=f"the average execution takes {completed.average_s:.1f} s, over {limit_s:g} s",
+            issue=f"the average execution takes {typical.average_s:.1f} s, over {limit_s:g} s",
             solution="look at the phase that takes the most of it, named here",
             action="find_slow_phase",
         )

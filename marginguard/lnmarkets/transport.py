@@ -84,6 +84,8 @@ class Transport:
     An async context manager. `timeout_s` bounds a whole request, its wait for a turn included;
     half of it bounds getting a connection (waiting for the pool, DNS, TCP, TLS). `rate_scale`
     multiplies the limit on unsigned calls, for a simulated exchange that allows more.
+
+    `on_call` hears of every answer: the call, its status, and the seconds it took.
     """
 
     def __init__(
@@ -93,12 +95,14 @@ class Transport:
         timeout_s: float,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
         rate_scale: float = 1.0,
+        on_call: Callable[[str, str, float], None] | None = None,
     ) -> None:
         base = URL(base_url.rstrip("/"))
         self._origin = str(base.origin())
         self._prefix = base.raw_path.rstrip("/")
         self._timeout_s = timeout_s
         self._max_answer_bytes = max_answer_bytes
+        self._on_call = on_call
         self._unsigned = Limits.of_address(rate_scale=rate_scale)
         self._resources = contextlib.AsyncExitStack()
         self._reads: aiohttp.ClientSession | None = None
@@ -227,6 +231,9 @@ class Transport:
                 retry_after_s=answers.retry_after_s(response.headers.get("Retry-After")),
                 took_s=clock() - sent_s,
             )
+        if self._on_call is not None:
+            call = f"{request.method} {request.path}"
+            self._on_call(call, str(answer.status), answer.took_s)
         if answer.over_limit:
             limits.pause(answer.retry_after_s)
         return answer

@@ -52,13 +52,17 @@ class Venue:
         clock: Clock,
         stream_limits: StreamLimits,
         stop: asyncio.Event,
+        on_call: Callable[[str, str, float], None] | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._stream_limits = stream_limits
         self._resources = AsyncExitStack()
         self._transport = Transport(
-            settings.rest_url, timeout_s=settings.timeout_s, rate_scale=settings.rate_scale
+            settings.rest_url,
+            timeout_s=settings.timeout_s,
+            rate_scale=settings.rate_scale,
+            on_call=on_call,
         )
         public = PublicClient(self._transport)
         self._server_clock = ServerClock(public.server_time, clock)

@@ -501,14 +501,18 @@ class Screen:
 
     async def until(self, words):
         """Wait until something is drawn, and forget what came before it."""
-        loop, readable = asyncio.get_running_loop(), asyncio.Event()
-        loop.add_reader(self._terminal, readable.set)
+        loop, drawn = asyncio.get_running_loop(), asyncio.Event()
+
+        def read():
+            self._drawn += os.read(self._terminal, 65_536)
+            drawn.set()
+
+        loop.add_reader(self._terminal, read)
         try:
             async with asyncio.timeout(60):
                 while words not in self._drawn:
-                    await readable.wait()
-                    readable.clear()
-                    self._drawn += os.read(self._terminal, 65_536)
+                    await drawn.wait()
+                    drawn.clear()
         finally:
             loop.remove_reader(self._terminal)
         self._drawn = self._drawn.partition(words)[2]
@@ -518,7 +522,7 @@ async def test_the_status_is_watched_until_it_is_interrupted(command, link):
     await seen(link, [99_000.0])
     arguments = ("status", "--watch", "--every", "0.5", "--config", str(command.config))
     async with Screen(*arguments) as screen:
-        await screen.until(b"PROTECTED")
+        await screen.until(b"PROTECTED: 1")
         connection = await asyncpg.connect(command.database_url)
         await connection.execute(
             "UPDATE guard_state SET armed = 'disarmed', reason = 'key refused'"
@@ -535,3 +539,30 @@ async def test_a_watch_without_a_terminal_is_refused(command):
     code, out, err = await command("status", "--watch")
     assert (code, out) == (2, "")
     assert "--watch needs a terminal" in err
+
+
+async def test_the_record_of_an_embedded_database_is_read_when_the_daemon_is_down(state_dir):
+    market = Market()
+    async with market.open_for_trade():
+        config = write_config(state_dir, market, a_guard(), blind_after="1s")
+        async with DaemonProcess(config) as daemon:
+            await daemon.until("daemon.ready")
+            market.move(94_000.0)
+            await daemon.until("position.closed")
+            assert await daemon.end() == 0
+    command = Command(config, None)
+    err = ""
+    while "the daemon looked last at" not in err:
+        code, out, err = await command("executions", "--json")
+        assert code == 0
+    [run] = json.loads(out)["executions"]
+    code, out, _ = await command("explain", run["id"])
+    assert code == 0
+    assert "COMPLETED" in out.splitlines()[0]
+    trade = str(market.trades["main"].id)
+    code, out, _ = await command("explain", trade)
+    assert code == 0
+    assert "does not run any more" in " ".join(out.split())
+    code, out, _ = await command("chart", trade)
+    assert code == 0
+    assert "close position: done" in " ".join(out.split())

@@ -144,9 +144,12 @@ async def test_a_position_keeps_its_life_over_every_id_that_it_had(link):
         a_reduction(position_id="a", successor="b", intended_at=NOON),
         a_reduction(position_id="b", successor="c", intended_at=after(minutes=1)),
     ]
-    foreign = a_reduction(account_id="other", position_id="c", successor="d")
+    foreign = [
+        a_reduction(account_id="other", position_id="c", successor="d"),
+        a_reduction(account_id="other", position_id="z", successor="a"),
+    ]
     unopened = a_reduction(position_id="c", successor=None, intended_at=after(minutes=2))
-    await apply(link.pool, [a_guard_state(), *cuts, foreign, unopened])
+    await apply(link.pool, [a_guard_state(), *cuts, *foreign, unopened])
     for id_ in "abc":
         assert set(await read(link, reading_positions.lineage, "main", id_)) == {"a", "b", "c"}
         assert await read(link, reading_positions.accounts_of, id_) == ("main",)

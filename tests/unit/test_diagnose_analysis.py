@@ -202,6 +202,12 @@ def test_slow_runs_are_measured_by_seconds_and_by_the_time_out(duration_s, timeo
     assert actions_of(found.bottlenecks) == actions
 
 
+def test_where_none_completed_the_average_of_those_that_failed_is_slow():
+    slow, quick = a_run(FAILED, 20.0), a_run(duration_s=1.0)
+    assert actions_of(profile([slow], timeout_s=TIMEOUT_S).bottlenecks) == ["find_slow_phase"]
+    assert profile([slow, slow, quick], timeout_s=TIMEOUT_S).bottlenecks == ()
+
+
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_phase_that_takes_a_quarter_of_the_time_out_is_named_with_its_cure(phase):
     slow = a_run(duration_s=9.0, phases={phase: 8.0})

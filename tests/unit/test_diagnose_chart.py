@@ -67,6 +67,12 @@ def test_the_highest_level_is_drawn_highest():
     assert lines[10].count(LEVEL) >= 2
 
 
+def test_a_short_peak_is_not_lost_among_many_samples_of_a_column():
+    levels = [5.0] * 100
+    levels[53] = 100.0
+    assert LEVEL in draw(chart("t", samples(*levels), []), width=16, height=11).splitlines()[0]
+
+
 def test_time_in_which_nobody_looked_is_left_empty():
     one, two = samples(50.0, 50.0, every=GAP), samples(50.0, 50.0, every=GAP + timedelta(seconds=1))
     assert len(chart("t", one, []).lines) == 1
