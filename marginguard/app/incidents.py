@@ -18,7 +18,7 @@ import tomlkit
 import marginguard
 from marginguard.config import Config
 from marginguard.diagnose.incident import LeftOut, Part
-from marginguard.diagnose.incident_config import secrets_in, secrets_of, without_secrets
+from marginguard.diagnose.incident_config import secrets_in, without_secrets
 
 _JOURNAL_TIMEOUT_S: Final = 60.0
 _MOST_LINES: Final = 200_000
@@ -35,13 +35,8 @@ def raw_config(path: Path) -> Mapping[str, Any] | None:
 
 def known_secrets(config: Config | None, raw: Mapping[str, Any] | None) -> frozenset[str]:
     """Return everything that must not be in the archive."""
-    found = set() if raw is None else set(secrets_in(raw))
-    if config is not None:
-        found |= config.secret_values()
-        for table in (config.accounts, config.users, config.notifications, config.database):
-            found |= set(secrets_of(table))
-        found |= set(secrets_of(config.heartbeat))
-    return frozenset(found)
+    written = frozenset[str]() if raw is None else frozenset(secrets_in(raw))
+    return written if config is None else written | config.secret_values()
 
 
 def config_part(raw: Mapping[str, Any]) -> Part:

@@ -198,4 +198,5 @@ def _print(found: _Execution | _Position) -> None:
             say(f"{reason.type}: {reason.issue}: {reason.detail}", "- ")
             say(reason.solution, "  ")
     if not found.notifications:
-        say("\nNobody was told on any channel of this, as far as the record goes")
+        click.echo()
+        say("Nobody was told of it on any channel, as far as the record goes")

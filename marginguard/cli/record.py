@@ -38,6 +38,7 @@ _T = TypeVar("_T")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _LONGEST: Final = timedelta(days=3660)
 _WIDEST: Final = 100
+_JOURNAL: Final = "journal.log"
 _FEW: Final = 7
 """How many names are offered where none is like the one that was meant."""
 
@@ -87,7 +88,7 @@ account_option = click.option(
 async def database(config: Config) -> AsyncIterator[str]:
     """Give the URL of the configured database, or of the embedded server.
 
-    Raises `ConfigError` where no daemon has run yet.
+    Raises `ConfigError` where that holds no records yet.
     """
     if config.database.url is not None:
         yield config.database.url.get_secret_value()
@@ -105,19 +106,31 @@ async def opened(config: Config) -> AsyncIterator[Connection]:
 
     Raises `ConfigError` (no record yet, another version's) and `DatabaseUnavailable`.
     """
-    async with database(config) as url:
-        pool = await open_pool(url, max_connections=1)
-        try:
-            async with acquired(pool) as connection:
-                if not await has_records(connection):
-                    raise _nothing_recorded(config)
-                await check_schema(connection)
-                yield connection
-        finally:
-            await close_pool(pool, timeout_s=1.0)
+    try:
+        async with database(config) as url:
+            pool = await open_pool(url, max_connections=1)
+            try:
+                async with acquired(pool) as connection:
+                    if not await has_records(connection):
+                        raise _nothing_recorded(config)
+                    await check_schema(connection)
+                    yield connection
+            finally:
+                await close_pool(pool, timeout_s=1.0)
+    except DatabaseUnavailable as error:
+        raise DatabaseUnavailable(
+            f"the record cannot be read: {error}. See whether PostgreSQL runs and can be reached"
+            " ([database] url); the daemon guards on without it"
+        ) from error
 
 
 def _nothing_recorded(config: Config) -> ConfigError:
+    if (config.daemon.state_dir / _JOURNAL).exists():
+        return ConfigError(
+            f"the database holds no records: those of the daemon are still in its journal in"
+            f" {config.daemon.state_dir}, and go to the database as soon as both run (systemctl"
+            " status marginguard; its log says what keeps the database away)"
+        )
     where = (
         f"the state directory {config.daemon.state_dir}"
         if config.database.url is None
@@ -141,13 +154,7 @@ def read(config_path: Path, query: Callable[[Connection, Config], Awaitable[_T]]
         async with opened(config) as connection:
             return await query(connection, config), await newest_look(connection)
 
-    try:
-        found, looked = asyncio.run(run())
-    except DatabaseUnavailable as error:
-        raise DatabaseUnavailable(
-            f"the record cannot be read: {error}. See whether PostgreSQL runs and can be reached"
-            " ([database] url); the daemon guards on without it"
-        ) from error
+    found, looked = asyncio.run(run())
     if (words := stale(config, looked, datetime.now(UTC))) is not None:
         click.echo(f"note: {words}; this is the record as it was left", err=True)
     return found
@@ -206,11 +213,12 @@ def echo_json(value: object) -> None:
 def say(text: str, first: str = "", later: str | None = None) -> None:
     """Print a paragraph, broken to the terminal's width.
 
-    `first` begins its first line, `later` (blanks as wide as `first`) the others.
+    `first` begins its first line, `later` (blanks as wide as `first`) the others. What would
+    steer the terminal is left out: words of the exchange are among what is printed.
     """
     click.echo(
         textwrap.fill(
-            text,
+            "".join(char if char.isprintable() else " " for char in text),
             width=width(),
             initial_indent=first,
             subsequent_indent=" " * len(first) if later is None else later,

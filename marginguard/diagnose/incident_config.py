@@ -18,8 +18,10 @@ _PERSONAL: Final = frozenset(
         *("headers", "body"),  # of a request of the owner's making, with a token in it perhaps
     }
 )
-_TEXTS: Final = frozenset({"email", "telegram_chat_id", "phone"})
-"""What of it is looked for in logs and records too; a user name may be a common word there."""
+_WORDS: Final = frozenset({"username", "body"})
+"""What of it may be common words, and is not looked for elsewhere."""
+_TELLING: Final = 8
+"""From so many characters on a value that is left out is looked for elsewhere too."""
 _REFERENCES: Final = ("env:", "file:", "credential:")
 _NAMED_TABLES: Final = frozenset({"plans", "individual_configs"})
 """Tables whose keys are names that the owner gave."""
@@ -36,30 +38,13 @@ def without_secrets(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def secrets_in(data: Mapping[str, Any]) -> Iterator[str]:
-    """Yield every text in the file that `without_secrets` leaves out."""
+    """Yield the texts that `without_secrets` leaves out, for finding them elsewhere.
+
+    Short ones and names of users are not among them: they may be words like any other.
+    """
     shown = _shown_keys()
     for key, value in data.items():
         yield from _hidden_texts(key, value, shown)
-
-
-def secrets_of(value: object) -> Iterator[str]:
-    """Yield every secret and everything personal in the settings, whatever table it is in."""
-    if isinstance(value, SecretStr):
-        yield value.get_secret_value()
-    elif isinstance(value, BaseModel):
-        for name in type(value).model_fields:
-            held = getattr(value, name)
-            yield from secrets_of(held)
-            if name in _TEXTS and isinstance(held, str):
-                yield held
-            if name == "headers":
-                yield from held.values()
-    elif isinstance(value, Mapping):
-        for held in value.values():
-            yield from secrets_of(held)
-    elif isinstance(value, tuple | list):
-        for held in value:
-            yield from secrets_of(held)
 
 
 def _shown(key: str, value: object, shown: frozenset[str]) -> object:
@@ -86,7 +71,11 @@ def _hidden_texts(key: str, value: object, shown: frozenset[str]) -> Iterator[st
     elif isinstance(value, list):
         for item in value:
             yield from _hidden_texts(key, item, shown)
-    elif not isinstance(value, bool) and _shown(key, value, shown) == REDACTED:
+    elif (
+        _shown(key, value, shown) == REDACTED
+        and key not in _WORDS
+        and (len(str(value)) >= _TELLING or key in _PERSONAL)
+    ):
         yield str(value)
 
 

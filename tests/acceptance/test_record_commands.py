@@ -406,7 +406,7 @@ async def test_a_database_of_another_version_is_refused_with_the_next_step(comma
     assert "restart the daemon" in err
 
 
-@pytest.mark.parametrize("name", ["executions", "explain trade-1"])
+@pytest.mark.parametrize("name", ["executions", "explain trade-1", "status"])
 async def test_no_database_is_told_with_the_next_step(state_dir, name):
     market = Market()
     async with market.open_for_trade():
@@ -547,6 +547,7 @@ async def test_the_record_of_an_embedded_database_is_read_when_the_daemon_is_dow
         config = write_config(state_dir, market, a_guard(), blind_after="1s")
         async with DaemonProcess(config) as daemon:
             await daemon.until("daemon.ready")
+            await daemon.until("database.connected")
             market.move(94_000.0)
             await daemon.until("position.closed")
             assert await daemon.end() == 0
@@ -566,3 +567,25 @@ async def test_the_record_of_an_embedded_database_is_read_when_the_daemon_is_dow
     code, out, _ = await command("chart", trade)
     assert code == 0
     assert "close position: done" in " ".join(out.split())
+
+
+async def test_records_that_the_database_has_not_got_yet_are_said_to_be_in_the_journal(state_dir):
+    market = Market()
+    async with market.open_for_trade():
+        config = write_config(state_dir, market, a_guard())
+    code, out, err = await Command(config, None)("executions")
+    assert (code, out) == (2, "")
+    assert "no daemon has run" in err
+    (state_dir / "state").mkdir()
+    (state_dir / "state" / "journal.log").touch()
+    code, out, err = await Command(config, None)("executions")
+    assert (code, out) == (2, "")
+    assert "still in its journal" in err
+
+
+async def test_words_of_the_exchange_do_not_steer_the_terminal(command, link):
+    await apply(link.pool, [failed(ago(hours=1), error="no\x1b[2J\rsuch luck")])
+    for name in ("executions", "analyze executions"):
+        _, out, _ = await command(name)
+        assert "no [2J such luck" in out
+        assert "\x1b[2J" not in out

@@ -20,7 +20,7 @@ BREACH = 92_500.0
 def setup(
     name: str, *command: str, action: str, says: str
 ) -> Callable[[Callable[[Stage], AsyncIterator[None]]], None]:
-    """Add a set-up: the function breaks it before its first yield, and cures it before its second."""
+    """Add a set-up that the function breaks before its first yield, and cures before the next."""
 
     def add(work: Callable[[Stage], AsyncIterator[None]]) -> None:
         SETUPS[name] = Setup(name=name, command=command, action=action, says=says, work=work)

@@ -201,7 +201,8 @@ class _Owner:
     async def hear(self, request):
         notice = await request.json()
         if notice["type"] == "unprotected":
-            self.told.add((notice["account_id"], notice["position_id"]))
+            data = notice["data"]
+            self.told.add((data["account"]["id"], data["positions"][0]["id"]))
         return web.Response(status=204)
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from marginguard.domain.errors import Malformed, Rejected, Transient, Unauthorized
+from marginguard.domain.errors import Malformed, RateLimited, Rejected, Transient, Unauthorized
 from marginguard.domain.outcome import OutcomeKind
 from marginguard.lnmarkets.answers import Answer, outcome, read_error, retry_after_s
 
@@ -68,7 +68,7 @@ def test_a_change_ends_as_the_table_of_outcomes_says(status, body, kind, unautho
         (403, HTML, Rejected),
         (404, said("UNAUTHORIZED"), Rejected),
         (408, HTML, Transient),
-        (429, said("TOO_MANY_REQUESTS"), Transient),
+        (429, said("TOO_MANY_REQUESTS"), RateLimited),
         (500, HTML, Transient),
         (503, said("SERVICE_UNAVAILABLE"), Transient),
     ],

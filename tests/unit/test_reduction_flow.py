@@ -362,7 +362,7 @@ async def test_a_reopened_trade_that_ended_before_it_was_seen_is_found_by_its_ta
     rig.exchange.on_call = lambda: calls.append(1)
     read = rig.exchange.running_positions
 
-    async def ends_first():
+    async def ends_first(**_):
         rig.exchange.end("reopened-1")
         return await read()
 
