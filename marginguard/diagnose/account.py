@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from http import HTTPStatus
 
 from marginguard.diagnose.finding import Finding
 from marginguard.domain.errors import (
@@ -156,7 +157,7 @@ def _refused_key(
 
 def _refused(error: Rejected, where: str) -> Iterator[Cause]:
     """Yield what a refusal with another code than the key's may mean."""
-    if error.code is None:
+    if error.code is None or error.status == HTTPStatus.NOT_FOUND:
         yield Cause(
             issue=f"what answers at {where} does not answer as the exchange does ({error})",
             solution="set network, or correct rest_url; then see that no proxy answers in the"

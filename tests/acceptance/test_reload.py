@@ -68,7 +68,9 @@ async def test_a_changed_interval_begins_a_new_session_that_goes_on_guarding(
         config = write_config(state_dir, market, a_guard(), database_url=database_url)
         async with DaemonProcess(config) as daemon:
             await daemon.until("daemon.ready", "armed=1")
-            config.write_text(config.read_text().replace('interval = "200ms"', 'interval = "300ms"'))
+            config.write_text(
+                config.read_text().replace('interval = "200ms"', 'interval = "300ms"')
+            )
             hang_up(daemon)
             await daemon.until("config.reloaded", "new_session=true")
             market.move(BREACHED)

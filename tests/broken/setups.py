@@ -157,7 +157,7 @@ async def _(stage):
 @setup("exchange-in-maintenance", *DEBUG, action="wait_and_retry", says="503")
 async def _(stage):
     market = await stage.trade()
-    _fault(market, "/v3/account", times=1, status=503)
+    _fault(market, "/v3/account", status=503)
     stage.config()
     yield
     yield
@@ -166,7 +166,7 @@ async def _(stage):
 @setup("rate-limited", "credentials", action="wait_or_upgrade", says="too many calls")
 async def _(stage):
     market = await stage.trade()
-    _fault(market, "/v3/account", times=1, status=429)
+    _fault(market, "/v3/account", status=429)
     stage.config()
     yield
     yield
@@ -174,10 +174,10 @@ async def _(stage):
 
 @setup("not-the-exchange", "credentials", action="fix_rest_url", says="does not answer as")
 async def _(stage):
-    market = await stage.trade()
-    _fault(market, "/v3/account", times=1, status=404, gateway=True)
-    stage.config()
+    await stage.trade()
+    stage.config(change=("/v3", "/elsewhere/v3"))
     yield
+    stage.config()
     yield
 
 
@@ -305,10 +305,9 @@ async def _names(stage: Stage, action: str) -> bool:
     return any(one["action"] == action for one in findings_in(report))
 
 
-def _fault(market: Market, path: str, *, times: int, status: int, gateway: bool = False) -> None:
-    fault = Fault(
-        method="GET", path=path, fault=FaultKind.STATUS, times=times, status=status, gateway=gateway
-    )
+def _fault(market: Market, path: str, *, status: int) -> None:
+    """Have the next call of `path` fail, and that one alone: waiting is the cure."""
+    fault = Fault(method="GET", path=path, fault=FaultKind.STATUS, times=1, status=status)
     market.server.faults.add(fault)
 
 

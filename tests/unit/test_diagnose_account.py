@@ -58,7 +58,12 @@ def test_suspension_and_verification_are_never_more_than_possible():
 
 
 def test_an_answer_without_the_exchanges_code_is_somebody_elses():
-    causes = of(Rejected("404", status=404, code=None))
+    causes = of(Rejected("403", status=403, code=None))
+    assert actions(causes, proved=True) == ["fix_rest_url"]
+
+
+def test_an_address_that_does_not_know_its_own_paths_is_a_wrong_one():
+    causes = of(Rejected("404", status=404, code="NOT_FOUND"))
     assert actions(causes, proved=True) == ["fix_rest_url"]
 
 

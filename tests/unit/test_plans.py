@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from marginguard.domain import margin
 from marginguard.domain.model import ActionKind
 from marginguard.domain.plans import (
     ADVANCED,
@@ -21,7 +20,6 @@ from marginguard.domain.plans import (
     suggested_upgrade,
 )
 from marginguard.domain.rules import Ladder, ProtectionMode, Rules, Rung, Step
-from tests.unit.strategies import a_position
 
 CLOSE = ActionKind.CLOSE_POSITION
 REDUCE = ActionKind.REDUCE_POSITION
@@ -161,7 +159,6 @@ def test_the_smallest_plan_is_the_one_of_the_least_priority_then_positions() -> 
     assert suggested_upgrade(asked, [*PLANS, endless, roomy, snug]) == "snug"
     (problem,) = plan_problems(asked, FREE, [*PLANS, endless, roomy, snug])
     assert problem.upgrade == "snug"
-
 
 
 def test_pro_is_all_but_the_lowest_thresholds_of_lifetime() -> None:
