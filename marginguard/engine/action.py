@@ -80,7 +80,7 @@ class Action:
                     return await self._give_up(prepared.reason)
                 self._record, self._read_at_s = prepared, self._clock.monotonic()
             if not await self._write() and not self._may_go_unrecorded():
-                return await self._end(ActionStatus.REJECTED, "the journal cannot be written")
+                return await self._give_up("the journal cannot be written")
             # The last thing before sending: a process that was frozen meanwhile stops here.
             if self._clock.monotonic() - self._read_at_s > self._settings.view_max_age_s:
                 return await self._give_up("the data grew too old before the request was sent")

@@ -29,12 +29,14 @@ _SERVICE_UNAVAILABLE = 503
 class Answer:
     """An HTTP answer, read to its end.
 
-    `retry_after_s` is the server's wish, bounded; `took_s` the time from sending to the end.
+    `retry_after_s` is the server's wish, bounded; `waited_s` the time until the call's turn came
+    and it was sent, `took_s` that from sending to the end.
     """
 
     status: int
     body: bytes
     retry_after_s: float | None = None
+    waited_s: float = 0.0
     took_s: float = 0.0
 
     @property

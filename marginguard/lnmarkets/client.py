@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Final, Literal, TypeVar
 
@@ -47,7 +48,8 @@ class PublicClient:
 
     async def ticker(self) -> wire.Ticker:
         """Return the last price and the index; raises what `Transport.read` raises."""
-        return await self._transport.read("/futures/ticker", wire.ticker)
+        answer = await self._transport.fetch("/futures/ticker")
+        return replace(wire.ticker(answer.body), waited_s=answer.waited_s)
 
     async def server_time(self) -> TimeReading:
         """Return the exchange's time of day; raises what `Transport.read` raises."""

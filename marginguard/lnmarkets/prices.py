@@ -23,18 +23,21 @@ _NEXT_TICK_TIMEOUT_S: Final = 0.5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Reading:
-    """What asking once gave: a quote or an error, and when (monotonic seconds)."""
+    """What asking once gave: a quote or an error, and when (monotonic seconds).
+
+    `since_s` is when the question was sent, or for an error when it was asked for.
+    """
 
     result: PriceQuote | MarginguardError
-    asked_s: float
+    since_s: float
     ended_s: float
 
 
 class TickerPrices:
     """The `PriceSource` port over the ticker.
 
-    Callers that ask while a reading is under way, or within `share_s` seconds of when it was
-    asked for, share it, its failure included. A price more than `max_jump` percent away from
+    Callers that ask while a reading is under way, or within `share_s` seconds of when its
+    question was sent, share it, its failure included. A price more than `max_jump` percent away from
     the last accepted one is confirmed by the index or by the next tick; still unconfirmed, it
     is returned marked so. `stop` ends the wait for the next tick.
     """
@@ -64,7 +67,7 @@ class TickerPrices:
     async def quote(self) -> PriceQuote:
         """Return the last price; raises `Transient` when it cannot be read.
 
-        `received_s` is when the price was asked for: its true age is never more.
+        `received_s` is when the question was sent: the price's true age is never more.
         """
         called_s = self._clock.monotonic()
         async with self._lock:
@@ -77,20 +80,23 @@ class TickerPrices:
 
     def _shared(self, reading: _Reading, called_s: float) -> bool:
         under_way = reading.ended_s >= called_s
-        return under_way or self._clock.monotonic() - reading.asked_s <= self._share_s
+        return under_way or self._clock.monotonic() - reading.since_s <= self._share_s
 
     async def _take_reading(self) -> _Reading:
-        asked_s = self._clock.monotonic()
+        since_s = self._clock.monotonic()
         result: PriceQuote | MarginguardError
         try:
             result = await self._read_confirmed()
+            # Not when it was asked for: the wait for a turn alone may be longer than `share_s`,
+            # and then every few callers would have to wait for the next one.
+            since_s = result.received_s
         except Rejected as error:
             # Nobody can do without a price: what refuses it now may not do so later.
             result = Transient(f"the ticker is refused: {error}")
             result.__cause__ = error
         except Transient as error:
             result = error
-        return _Reading(result=result, asked_s=asked_s, ended_s=self._clock.monotonic())
+        return _Reading(result=result, since_s=since_s, ended_s=self._clock.monotonic())
 
     async def _read_confirmed(self) -> PriceQuote:
         quote = await self._read_once()
@@ -112,10 +118,11 @@ class TickerPrices:
     async def _read_once(self) -> PriceQuote:
         asked_s = self._clock.monotonic()
         ticker = await self._ticker()
-        self._belief.saw_index(ticker.index, asked_s)
-        confirmed = self._belief.judge(ticker.last, asked_s)
+        sent_s = asked_s + ticker.waited_s
+        self._belief.saw_index(ticker.index, sent_s)
+        confirmed = self._belief.judge(ticker.last, sent_s)
         return PriceQuote(
-            last=ticker.last, index=ticker.index, received_s=asked_s, confirmed=confirmed
+            last=ticker.last, index=ticker.index, received_s=sent_s, confirmed=confirmed
         )
 
 

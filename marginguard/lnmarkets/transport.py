@@ -229,6 +229,7 @@ class Transport:
                 status=response.status,
                 body=await self._read_body(response),
                 retry_after_s=answers.retry_after_s(response.headers.get("Retry-After")),
+                waited_s=sent_s - called_s,
                 took_s=clock() - sent_s,
             )
         if self._on_call is not None:

@@ -18,6 +18,9 @@ ACCOUNT_READ: Final = "account:read"
 
 _FORBIDDEN: Final = "FORBIDDEN"
 
+_AT_ONCE: Final = 32
+"""How many accounts are validated at a time: guards must not wait for a connection meanwhile."""
+
 
 class Verdict(StrEnum):
     """What is known of an account. `unknown`: it could not be asked, which says nothing of it."""
@@ -124,9 +127,15 @@ class Candidate:
 
 
 async def validate_all(candidates: Sequence[Candidate], clock: Clock) -> Validations:
-    """Validate accounts at once; what one of them meets does not hurt the others."""
+    """Validate accounts side by side; what one of them meets does not hurt the others."""
+    slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def validate_in_turn(candidate: Candidate) -> AccountValidation:
+        async with slots:
+            return await validate(candidate, clock)
+
     async with asyncio.TaskGroup() as tasks:
-        running = [tasks.create_task(validate(candidate, clock)) for candidate in candidates]
+        running = [tasks.create_task(validate_in_turn(candidate)) for candidate in candidates]
     return Validations(accounts=tuple(task.result() for task in running))
 
 

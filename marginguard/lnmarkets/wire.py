@@ -201,10 +201,14 @@ _ERROR = TypeAdapter(_Error)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ticker:
-    """The market's prices. The exchange puts no time on them."""
+    """The market's prices. The exchange puts no time on them.
+
+    `waited_s` is how long the question waited for its turn before it was sent.
+    """
 
     last: Price
     index: Price
+    waited_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,7 +1,9 @@
 """SIGHUP: a changed configuration is taken over without a gap, a broken one is refused."""
 
 import asyncio
+import os
 import signal
+import socket
 
 from tests.daemons import DaemonProcess, Market, a_guard, write_config
 
@@ -68,9 +70,8 @@ async def test_a_changed_interval_begins_a_new_session_that_goes_on_guarding(
         config = write_config(state_dir, market, a_guard(), database_url=database_url)
         async with DaemonProcess(config) as daemon:
             await daemon.until("daemon.ready", "armed=1")
-            config.write_text(
-                config.read_text().replace('interval = "200ms"', 'interval = "300ms"')
-            )
+            text = config.read_text().replace('interval = "200ms"', 'interval = "300ms"')
+            config.write_text(text)
             hang_up(daemon)
             await daemon.until("config.reloaded", "new_session=true")
             market.move(BREACHED)
@@ -103,15 +104,14 @@ async def test_a_second_daemon_stands_by_and_takes_over_when_the_first_ends(
 
 
 async def test_systemd_hears_of_readiness_status_and_decisions(state_dir, database_url, tmp_path):
-    heard = []
+    heard, decided = [], asyncio.Event()
     loop = asyncio.get_running_loop()
 
     class Ear(asyncio.DatagramProtocol):
         def datagram_received(self, data, _addr):
             heard.append(data.decode())
-
-    import os
-    import socket
+            if b"WATCHDOG=1" in data:
+                decided.set()
 
     path = tmp_path / "notify"
     ear = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -126,9 +126,7 @@ async def test_systemd_hears_of_readiness_status_and_decisions(state_dir, databa
             config = write_config(state_dir, market, a_guard(), database_url=database_url)
             async with DaemonProcess(config) as daemon:
                 await daemon.until("daemon.ready", "armed=1")
-                async with asyncio.timeout(30):
-                    while not any("WATCHDOG=1" in one for one in heard):
-                        await asyncio.sleep(0.05)
+                await asyncio.wait_for(decided.wait(), 30)
                 assert await daemon.end() == 0
     finally:
         for name in environ:

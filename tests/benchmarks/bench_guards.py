@@ -173,7 +173,7 @@ async def measure(directory, database_url, guards, options, *, flat_out):
             await asyncio.sleep(span_s)
             after = await read(daemon, exchange, database_url)
             resident_mb = resident(daemon.process.pid)
-            files = len(os.listdir(f"/proc/{daemon.process.pid}/fd"))
+            files = len(list(Path(f"/proc/{daemon.process.pid}/fd").iterdir()))
             await daemon.end()
     runs = orjson.loads(began.read_bytes())
     return Result(

@@ -97,6 +97,18 @@ async def test_a_caller_that_follows_closely_shares_the_quote_and_its_age(clock)
     assert market.asked == 2
 
 
+async def test_a_quote_is_as_old_as_its_request_was_sent_and_shared_from_then_on(clock):
+    """The wait for a turn is longer than a quote is shared: it must not use that up."""
+    market = Market(clock, replace(tick(100_000), waited_s=1.1), tick(100_001), delay_s=1.3)
+    quotes = source(market, share_s=1.0)
+    first = await quotes.quote()
+    assert first.received_s == pytest.approx(clock.seconds - 0.2)
+    clock.pass_time(0.7)
+    assert await quotes.quote() == first
+    clock.pass_time(0.2)
+    assert (await quotes.quote()).last == 100_001
+
+
 async def test_a_caller_that_gives_up_does_not_take_the_others_along(clock):
     market = Market(clock, tick(100_000))
     market.gate.clear()

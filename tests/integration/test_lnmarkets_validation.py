@@ -227,5 +227,25 @@ async def test_one_bad_account_does_not_hurt_the_others(exchange):
     assert found.code is None
 
 
+async def test_many_accounts_are_validated_a_bounded_number_at_a_time(monkeypatch):
+    """Otherwise guards would have to wait for a connection behind all of them."""
+    running, most = 0, 0
+
+    async def validate_slowly(candidate, _clock):
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        running -= 1
+        return AccountValidation(
+            account_id=candidate, verdict=Verdict.VALID, last_validated=datetime.now(UTC)
+        )
+
+    monkeypatch.setattr(validation, "validate", validate_slowly)
+    found = await validate_all(range(100), HandClock())
+    assert [a.account_id for a in found.accounts] == list(range(100))
+    assert 1 < most <= 32
+
+
 def test_no_account_at_all_has_a_code_of_its_own():
     assert Validations(accounts=()).code is ErrorCode.NO_EXCHANGE_ACCOUNTS
