@@ -1,10 +1,12 @@
 """Fixtures for every test."""
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from tests.postgres import TestServer, reachable_directory
 
@@ -12,6 +14,21 @@ from tests.postgres import TestServer, reachable_directory
 def pytest_sessionstart() -> None:
     """Keep the plugins' first look at the current event loop from making one nobody closes."""
     asyncio.set_event_loop(None)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """Undo what a command that a test runs in this process does to the logging."""
+    configured, before = structlog.is_configured(), structlog.get_config()
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    if configured:
+        structlog.configure(**before)
+    elif structlog.is_configured():
+        structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

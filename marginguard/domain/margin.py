@@ -114,8 +114,7 @@ def liquidation_price(position: Position, contract: Contract = INVERSE) -> Price
 
     Rounded to a float towards the market: up for a long, down for a short.
     """
-    exact = exact_liquidation_price(position, contract)
-    return None if exact is None else _towards_market(position.side, exact)
+    return _nearer(position, exact_liquidation_price(position, contract))
 
 
 def liquidation_distance(
@@ -125,11 +124,7 @@ def liquidation_distance(
 
     0 once the price has reached it or gone beyond; None where there is no liquidation price.
     """
-    liquidation = exact_liquidation_price(position, contract)
-    if liquidation is None:
-        return None
-    room = position.side.sign * (Fraction(price) - liquidation)
-    return Percent(_float_down(max(Fraction(0), 100 * room / Fraction(price))))
+    return _distance(position, price, exact_liquidation_price(position, contract))
 
 
 def trigger_price(
@@ -198,13 +193,14 @@ def assess(
 ) -> Assessment:
     """Return everything worth knowing of `position` at `price`, with its trigger price."""
     level = margin_level(position, price, contract)
+    liquidation = exact_liquidation_price(position, contract)
     return Assessment(
         position=position,
         price=price,
         level=level,
         risk=risk_level(level),
-        liquidation_price=liquidation_price(position, contract),
-        liquidation_distance=liquidation_distance(position, price, contract),
+        liquidation_price=_nearer(position, liquidation),
+        liquidation_distance=_distance(position, price, liquidation),
         trigger_price=(None if threshold is None else trigger_price(position, threshold, contract)),
     )
 
@@ -222,13 +218,26 @@ def _level(*, loss: int, buffer: int) -> Percent:
 
 
 def _price_at_level(position: Position, level: Percent, contract: Contract) -> Fraction | None:
-    buffer = Fraction(position.buffer)
+    buffer = position.buffer
+    part = Fraction(level) / 100 if buffer > 0 and level != FULLY_USED else 1
     return contract.price_at_loss(
         side=position.side,
         quantity=position.quantity,
         entry=position.entry_price,
-        loss=buffer * Fraction(level) / 100 if buffer > 0 else buffer,
+        loss=Fraction(buffer * part),
     )
+
+
+def _nearer(position: Position, exact: Fraction | None) -> Price | None:
+    return None if exact is None else _towards_market(position.side, exact)
+
+
+def _distance(position: Position, price: Price, liquidation: Fraction | None) -> Percent | None:
+    if liquidation is None:
+        return None
+    market = Fraction(price)
+    room = position.side.sign * (market - liquidation)
+    return Percent(_float_down(max(Fraction(0), 100 * room / market)))
 
 
 def _adding_up_to(buffer: int, position: Position, contract: Contract) -> Remedy:
@@ -250,9 +259,16 @@ def _away_from_market(side: Side, price: Fraction) -> Price:
 
 def _float_up(exact: Fraction) -> float:
     nearest = float(exact)
-    return nearest if nearest >= exact else math.nextafter(nearest, math.inf)
+    return math.nextafter(nearest, math.inf) if _excess(nearest, exact) < 0 else nearest
 
 
 def _float_down(exact: Fraction) -> float:
     nearest = float(exact)
-    return nearest if nearest <= exact else math.nextafter(nearest, -math.inf)
+    return math.nextafter(nearest, -math.inf) if _excess(nearest, exact) > 0 else nearest
+
+
+def _excess(number: float, exact: Fraction) -> int:
+    """Return something of the sign of `number - exact`."""
+    # Integers instead of fractions: this runs several times for every position at every price.
+    numerator, denominator = number.as_integer_ratio()
+    return numerator * exact.denominator - exact.numerator * denominator

@@ -37,9 +37,9 @@ class TickerPrices:
     """The `PriceSource` port over the ticker.
 
     Callers that ask while a reading is under way, or within `share_s` seconds of when its
-    question was sent, share it, its failure included. A price more than `max_jump` percent away from
-    the last accepted one is confirmed by the index or by the next tick; still unconfirmed, it
-    is returned marked so. `stop` ends the wait for the next tick.
+    question was sent, share it, its failure included. A price more than `max_jump` percent away
+    from the last accepted one is confirmed by the index or by the next tick; still unconfirmed,
+    it is returned marked so. `stop` ends the wait for the next tick.
     """
 
     def __init__(

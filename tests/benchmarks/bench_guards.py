@@ -173,7 +173,7 @@ async def measure(directory, database_url, guards, options, *, flat_out):
             await asyncio.sleep(span_s)
             after = await read(daemon, exchange, database_url)
             resident_mb = resident(daemon.process.pid)
-            files = len(list(Path(f"/proc/{daemon.process.pid}/fd").iterdir()))
+            files = open_files(daemon.process.pid)
             await daemon.end()
     runs = orjson.loads(began.read_bytes())
     return Result(
@@ -233,6 +233,11 @@ def resident(pid):
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024
     raise RuntimeError("no VmRSS")
+
+
+def open_files(pid):
+    """Return how many files and sockets a process has open."""
+    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def show_paced(result):

@@ -96,7 +96,7 @@ async def test_ticker_and_time_are_read_unsigned(exchange, transport):
 
 async def test_a_ticker_says_how_long_it_waited_for_its_turn(exchange):
     exchange.answer("/v3/futures/ticker", {"lastPrice": 100_000, "index": 100_001.5})
-    async with Transport(exchange.base_url, timeout_s=5.0, rate_scale=20.0) as slower:
+    async with Transport(exchange.url, timeout_s=5.0, rate_scale=20.0) as slower:
         public = PublicClient(slower)
         first, second = await public.ticker(), await public.ticker()
     assert 0 <= first.waited_s < second.waited_s

@@ -1,16 +1,20 @@
 """Whether accounts can be guarded, over real HTTP with canned answers."""
 
+import asyncio
 import contextlib
+from datetime import UTC, datetime
 
 import pytest
 
 from marginguard.domain.errors import ErrorCode
 from marginguard.domain.model import MarginMode
+from marginguard.lnmarkets import validation
 from marginguard.lnmarkets.client import AccountClient, PublicClient
 from marginguard.lnmarkets.server_clock import ServerClock
 from marginguard.lnmarkets.signing import Credentials
 from marginguard.lnmarkets.transport import Transport
 from marginguard.lnmarkets.validation import (
+    AccountValidation,
     Candidate,
     Needs,
     Severity,
