@@ -135,7 +135,7 @@ class Session:
                 exchanges=accounts,
                 prices={account_id: venue.prices for account_id, venue in venues.items()},
                 journal=MeasuredJournal(keeping.journal, metrics, plans=plans),
-                observations=MeasuredObservations(keeping.observations, metrics),
+                observations=MeasuredObservations(keeping.observations, metrics, plans=plans),
                 notifier=keeping.notifier,
                 clock=keeping.clock,
                 new_id=uuid7,

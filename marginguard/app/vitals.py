@@ -14,6 +14,9 @@ from marginguard.telemetry.lag import LagProbe
 from marginguard.telemetry.metrics import Metrics
 from marginguard.telemetry.server import Health
 
+COUNT_EVERY_S: Final = 1.0
+"""The least time between two counts of the armed guards: with many, each decision is many."""
+
 ALIVE_WITHIN_S: Final = 60.0
 """How old the newest decision may be for the daemon to count as alive."""
 
@@ -44,6 +47,7 @@ class Vitals:
             )
         )
         self._decided_s = clock.monotonic()
+        self._counted_s = float("-inf")
         self._told = ""
         self.standing_by: str | None = None
         """Which accounts are left to another daemon, and to which; or None."""
@@ -74,8 +78,10 @@ class Vitals:
         """Note that a run has ended, or that a look at all guards found none overdue."""
         self._decided_s = self._clock.monotonic()
         self._watchdog.decided()
-        if self.armed_guards is None:
+        due = self._decided_s - self._counted_s >= COUNT_EVERY_S
+        if self.armed_guards is None or not due:
             return
+        self._counted_s = self._decided_s
         armed, guards = self.armed_guards()
         if self._heartbeat is not None:
             less = armed < guards or not guards or self.degraded is not None

@@ -183,6 +183,8 @@ class LivePrices:
 
     def _note_silence(self) -> None:
         silence_s = self._clock.monotonic() - self._heard_s
+        if not self._listeners:
+            return  # there is no stream that could be silent
         if self._silent or silence_s < self._stale_after_s:
             return
         self._silent = True

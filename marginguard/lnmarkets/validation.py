@@ -271,7 +271,7 @@ def _of_permissions(candidate: Candidate) -> list[Finding]:
                 severity=Severity.WARNING,
                 issue="whether the key may close positions and add margin is not known, because"
                 " only the exchange's stream tells it and has not yet",
-                solution="see that stream_url can be reached",
+                solution="set stream_url if there is none, and see that it can be reached",
                 action="check_network",
             )
         ]

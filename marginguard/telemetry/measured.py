@@ -48,11 +48,14 @@ class MeasuredJournal:
 
 
 class MeasuredObservations:
-    """Observations whose positions are counted."""
+    """Observations that are counted; `plans` has the plan of each guard's user."""
 
-    def __init__(self, observations: Observations, metrics: Metrics) -> None:
+    def __init__(
+        self, observations: Observations, metrics: Metrics, *, plans: Mapping[GuardId, str]
+    ) -> None:
         self._observations = observations
         self._metrics = metrics
+        self._plans = plans
 
     def positions(
         self, account_id: AccountId, seen: Mapping[PositionId, Sighting], at: datetime
@@ -66,5 +69,6 @@ class MeasuredObservations:
         self._observations.positions(account_id, seen, at)
 
     def checked(self, guard_id: GuardId, account_id: AccountId, at: datetime) -> None:
-        """Pass it on."""
+        """Count the run that found nothing to do, and pass it on."""
+        self._metrics.quiet_run(plan=self._plans.get(guard_id, NO_PLAN))
         self._observations.checked(guard_id, account_id, at)

@@ -125,11 +125,9 @@ class Metrics:
             self._errors.labels(record.error_type.value).inc()
 
     @_harmless
-    def quiet_run(self, *, plan: str, duration_s: float, phases: Mapping[str, float]) -> None:
+    def quiet_run(self, *, plan: str) -> None:
         """Count a run that found nothing to do."""
         self._quiet_runs.labels(plan).inc()
-        self._duration.observe(duration_s)
-        self._time_phases(phases)
 
     @_harmless
     def stalled(self) -> None:
