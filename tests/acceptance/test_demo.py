@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -16,9 +17,20 @@ def demo(*arguments, timeout=120):
     )
 
 
-@pytest.mark.parametrize("margin", [[], ["--cross"]], ids=["isolated", "cross"])
-def test_the_guarded_positions_survive_the_crash_and_the_unguarded_one_does_not(margin):
-    result = demo("--json", "--speed", "150", *margin)
+@pytest.fixture(scope="module")
+def played():
+    """Both demos, played side by side: they spend their time waiting for the market."""
+    with ThreadPoolExecutor() as threads:
+        runs = {
+            name: threads.submit(demo, "--json", "--speed", "150", *arguments)
+            for name, arguments in {"isolated": [], "cross": ["--cross"]}.items()
+        }
+        return {name: run.result() for name, run in runs.items()}
+
+
+@pytest.mark.parametrize("margin", ["isolated", "cross"])
+def test_the_guarded_positions_survive_the_crash_and_the_unguarded_one_does_not(margin, played):
+    result = played[margin]
     assert result.returncode == 0, result.stderr
     [line] = result.stdout.splitlines()
     summary = json.loads(line)
