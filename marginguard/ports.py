@@ -4,8 +4,9 @@ The engine, the exchange client, the storage and the notifiers meet here and in 
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
+from uuid import UUID
 
 from marginguard.domain.model import (
     Balance,
@@ -20,8 +21,15 @@ from marginguard.domain.model import (
 )
 from marginguard.domain.notice import Notice
 from marginguard.domain.notification import Notification
+from marginguard.domain.operating import Overview
 from marginguard.domain.outcome import Outcome
-from marginguard.domain.records import ActionRecord, GuardState, Record
+from marginguard.domain.records import (
+    ActionRecord,
+    ExecutionRecord,
+    ExecutionSource,
+    GuardState,
+    Record,
+)
 from marginguard.domain.units import AccountId, GuardId, PositionId, Price, Sats, Usd
 
 
@@ -184,4 +192,47 @@ class OutboxStore(Protocol):
 
         Raises `DatabaseUnavailable`.
         """
+        ...
+
+
+class Operator(Protocol):
+    """A running daemon, for whoever speaks to it: the control socket, Telegram.
+
+    `by` says who asks. Everything that changes something is recorded with it, refused or not, and
+    returns what came of it in a plain sentence; raises `Refused` with the reason and what can be
+    done instead.
+    """
+
+    def overview(self) -> Overview:
+        """Return the guards and positions as they are known now, without reading anything."""
+        ...
+
+    def last_actions(self) -> Sequence[ActionRecord]:
+        """Return the actions that ended last since the daemon started, newest first, at most 10."""
+        ...
+
+    async def note(self, command: str, *, by: str, answer: str, accepted: bool) -> None:
+        """Record a use that changes nothing, or that was not understood."""
+        ...
+
+    async def pause(self, guard_id: str, span: timedelta, *, by: str) -> str:
+        """Let a guard do no more than alert for a while (at most `LONGEST_PAUSE`)."""
+        ...
+
+    async def resume(self, guard_id: str, *, by: str) -> str:
+        """End a guard's pause at once."""
+        ...
+
+    async def reload(self, *, by: str) -> str:
+        """Read the configuration again; refused where it is not valid."""
+        ...
+
+    async def run_now(
+        self, guard_id: str, *, by: str, source: ExecutionSource
+    ) -> ExecutionRecord | None:
+        """Run a guard at once under its usual rules; None where it had nothing to do."""
+        ...
+
+    async def settle(self, action_id: UUID, *, applied: bool, by: str) -> str:
+        """Settle an action whose outcome no reading can tell by the owner's word."""
         ...

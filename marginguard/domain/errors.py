@@ -95,6 +95,12 @@ class Unauthorized(Rejected):
     error_type = ErrorType.ACCOUNT
 
 
+class Refused(MarginguardError):
+    """Tell the operator why what was asked for cannot be done, and what can be instead."""
+
+    error_type = ErrorType.CONFIGURATION
+
+
 class OutcomeUnknown(MarginguardError):
     """Read before doing anything else: the call may or may not have been carried out."""
 

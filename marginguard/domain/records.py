@@ -223,4 +223,21 @@ class GuardState:
     updated_at: datetime
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CommandRecord:
+    """One thing that an operator asked of the running daemon, and what came of it.
+
+    `by` says who asked and by which way, such as "root by the control socket" or "telegram chat
+    12345". `command` is what was asked, as it was given. `answer` is what the asker was told.
+    """
+
+    id: UUID
+    at: datetime
+    by: str
+    command: str
+    guard_id: GuardId | None
+    accepted: bool
+    answer: str
+
+
 Record = ActionRecord | ExecutionRecord | GuardState
