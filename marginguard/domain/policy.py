@@ -166,9 +166,9 @@ def _decide_one(
         return _below(one)
     rung = reached[-1]
     breach = _breach(one, rung)
-    if not one.rules.auto_execution:
-        reason = f"{breach}; auto_execution is off, so nothing is done"
-        return one.answer(Verdict.ALERT, reason, rung=rung)
+    withheld = one.view.paused or (None if one.rules.auto_execution else "auto_execution is off")
+    if withheld is not None:
+        return one.answer(Verdict.ALERT, f"{breach}; {withheld}, so nothing is done", rung=rung)
     if one.is_about_the_portfolio(rung) and portfolio.level < rung.threshold:
         return _spared(one, rung, f"{breach}; acting on the others brings it below")
     if one.position.id in one.view.in_flight:
@@ -208,11 +208,20 @@ def _climb(
             continue
         plan = plan_step(step, one.assessment, one.rules, purse, memory, one.now)
         if isinstance(plan, Plan):
-            reason = "; ".join([breach, *notes, *([step.kind.value] if notes else [])])
+            taken = [step.kind.value] if notes else []
+            reason = "; ".join([breach, *notes, *taken, *_caveats(one.position, plan)])
             return one.answer(Verdict.ACT, reason, rung=rung, plan=plan)
         notes.append(f"{step.kind.value}: {plan.reason}")
     reason = "; ".join([breach, *dict.fromkeys(notes)])
     return one.answer(Verdict.SETTLING if waits else Verdict.UNPROTECTED, reason, rung=rung)
+
+
+def _caveats(position: Position, plan: Plan) -> list[str]:
+    """Return what the owner would not expect of a step."""
+    if plan.reopening is None or plan.reopening.stop_loss is None or not position.trailing_stop:
+        return []
+    # How far it trailed cannot be given with a new order.
+    return ["its trailing stop becomes a fixed one; set it to trail again on the exchange"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

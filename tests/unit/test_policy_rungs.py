@@ -289,6 +289,16 @@ def test_a_reduction_of_an_isolated_trade_goes_on_from_a_pending_one():
     assert kind_of(decision) is REDUCE
 
 
+@pytest.mark.parametrize(("trailing", "said"), [(True, True), (False, False)])
+def test_a_reduction_says_what_becomes_of_a_trailing_stop(trailing, said):
+    stopped = a_position(stop_loss=price_at(POSITION, 95), trailing_stop=trailing)
+
+    decision, _ = decide_one(at_level(82, position=stopped), some_rules(action=REDUCE))
+
+    assert kind_of(decision) is REDUCE
+    assert ("trailing stop becomes a fixed one" in decision.reason) is said
+
+
 @pytest.mark.parametrize("kind", [ADD, WIDEN, REDUCE, CLOSE])
 @pytest.mark.parametrize("overdue", [False, True])
 @pytest.mark.parametrize("frozen", [False, True])
