@@ -111,9 +111,16 @@ def _is_reduction(row):
     return row.kind == "reduce_position" and row.status == "done"
 
 
-def none_liquidated(holdings):
-    """No position was lost: the price of a run never goes as far as where one was opened to."""
-    return [f"{holding} was liquidated" for holding in holdings if holding.liquidated]
+def none_liquidated(holdings, leapt_over=frozenset()):
+    """No position was lost: the price of a run never goes as far as where one was opened to.
+
+    Nobody could have saved those that the price `leapt_over` in one move.
+    """
+    return [
+        f"{holding} was liquidated"
+        for holding in holdings
+        if holding.liquidated and str(holding) not in leapt_over
+    ]
 
 
 def unhandled(holdings, rows, told, *, threshold, patient):

@@ -37,6 +37,7 @@ class Result:
     applied: int = 0
     actions: Counter = field(default_factory=Counter)
     told: int = 0
+    leapt_over: int = 0
     seconds: float = 0.0
     breaches: list[str] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
@@ -45,7 +46,7 @@ class Result:
         return (
             f"seed {self.seed}: {self.kills} kills, faults {_counted(self.faults)};"
             f" {self.calls} calls, {self.applied} applied; actions {_counted(self.actions)};"
-            f" {self.told} told of; {self.seconds:.1f} s;"
+            f" {self.told} told of; {self.leapt_over} leapt over; {self.seconds:.1f} s;"
             f" {'ok' if not self.breaches else f'{len(self.breaches)} BREACHES'}"
         )
 
@@ -172,12 +173,13 @@ class _Run:
         self._result.applied = sum(call.applied for call in calls)
         self._result.actions.update(f"{row.kind} {row.status}" for row in rows)
         self._result.told = len(self._owner.told)
+        self._result.leapt_over = len(self._scene.leapt_over)
         self._result.breaches += [
             *assignment.wrong,
             *invariants.applied_once(assignment),
             *invariants.record_agrees(assignment),
             *invariants.within_budget(assignment, self._plan.bounds),
-            *invariants.none_liquidated(await self._scene.holdings()),
+            *invariants.none_liquidated(await self._scene.holdings(), self._scene.leapt_over),
         ]
         self._result.breaches += [line for line in self._result.log if "Traceback" in line]
 

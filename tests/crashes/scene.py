@@ -7,6 +7,7 @@ from fractions import Fraction
 from itertools import chain
 
 import aiohttp
+import orjson
 
 from marginguard.aio import SystemClock
 from marginguard.domain.model import Side
@@ -15,8 +16,9 @@ from marginguard.simulator.exchange import Exchange, seeded_ids
 from marginguard.simulator.orders import CrossRequest
 from marginguard.simulator.server import serve
 from marginguard.simulator.trades import Order
+from marginguard.simulator.wire import state_payload
 from tests.crashes.evidence import Call, holdings_of
-from tests.crashes.plan import ACCOUNTS, CALLS, CALM, READS
+from tests.crashes.plan import ACCOUNTS, CALLS, CALM, READS, THRESHOLD
 
 BALANCE = 10_000_000
 QUANTITY = 1_000
@@ -53,6 +55,13 @@ class Scene:
             self.accounts[name] = self._exchange.add_account(credentials, BALANCE)
         self._names = {account.key: name for name, account in self.accounts.items()}
         self._trades = {}
+        self._opened = set()
+        self.leapt_over = set()
+        """Trades of the daemon's that a single move took from below the threshold past liquidation.
+
+        An order that the exchange carries out late is filled at a price of its own, and may then
+        be liquidated nearer than those that the moves are drawn for: nobody could have acted.
+        """
         self._open_cross()
         self.calm()
 
@@ -67,7 +76,21 @@ class Scene:
 
     def move(self, price):
         """Move the price."""
+        before = self._now()
         self._exchange.set_price(price, self._clock.now())
+        lost = {str(holding) for holding in self._now() if holding.liquidated}
+        self.leapt_over |= {
+            str(holding)
+            for holding in before
+            if holding.running
+            and holding.level < THRESHOLD
+            and holding.position not in self._opened
+            and str(holding) in lost
+        }
+
+    def _now(self):
+        state = orjson.loads(orjson.dumps(state_payload(self._exchange), default=str))
+        return holdings_of(state, self._names)
 
     def calm(self):
         """Bring the price back and open anew, as their owners might, the trades that ended."""
@@ -81,6 +104,7 @@ class Scene:
                 )
                 trade = self._exchange.open_trade(self.accounts[wanted.account], order, now)
                 self._trades[wanted] = trade.id
+                self._opened.add(str(trade.id))
 
     def _open_cross(self):
         account, book, now = self.accounts["cross"], self._exchange.cross, self._clock.now()

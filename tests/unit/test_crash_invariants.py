@@ -319,6 +319,12 @@ def test_a_liquidated_position_is_found():
     assert found == ["main/p was liquidated"]
 
 
+def test_nobody_could_have_saved_a_position_that_the_price_leapt_over():
+    lost = a_holding(running=False, liquidated=True)
+
+    assert invariants.none_liquidated([lost], {str(lost)}) == []
+
+
 def test_levels_are_taken_from_the_exchanges_own_figures():
     state = {
         "trades": [
