@@ -7,7 +7,7 @@ from typing import Final
 import structlog
 
 from marginguard.aio import sleep_or_stop
-from marginguard.domain.errors import MarginguardError
+from marginguard.domain.errors import MarginguardError, StaleData
 from marginguard.domain.model import ActionKind
 from marginguard.domain.outcome import Outcome, OutcomeKind
 from marginguard.domain.proof import Proof
@@ -24,9 +24,10 @@ DATABASE_PATIENCE_S: Final = 0.05
 class Action:
     """Carries out one record: a new intent, a close that is not settled yet, or a second step.
 
-    `read_at_s` is when the position was read, `deadline_s` until when a new attempt may start;
-    both monotonic. `resumed` marks a record that an earlier run left unsettled. `prepare` is asked
-    before every attempt for the record as it is to be sent, or for why it must not be.
+    `read_at_s` is when the position was read, `quoted_s` when the price that calls for the action
+    was received, `deadline_s` until when a new attempt may start; all monotonic. `resumed` marks a
+    record that an earlier run left unsettled. `prepare` is asked before every attempt for the
+    record as it is to be sent, by a price of that moment, or for why it must not be.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Action:
         book: Book,
         executor: Executor,
         read_at_s: float,
+        quoted_s: float,
         deadline_s: float,
         resumed: bool = False,
         prepare: Callable[[ActionRecord], Awaitable[ActionRecord | Impossible]] | None = None,
@@ -46,6 +48,7 @@ class Action:
         self._settings = executor.settings
         self._clock = executor.clock
         self._read_at_s = read_at_s
+        self._quoted_s = quoted_s
         self._deadline_s = deadline_s
         self._attempts_made = 0
         self._resynced = False
@@ -57,6 +60,7 @@ class Action:
             position=record.position_id,
             action=record.kind.value,
             action_id=str(record.id),
+            execution_id=str(record.execution_id),
         )
 
     async def carry_out(self) -> ActionEnd:
@@ -78,13 +82,14 @@ class Action:
                 prepared = await self._prepare(self._record)
                 if isinstance(prepared, Impossible):
                     return await self._give_up(prepared.reason)
-                self._record, self._read_at_s = prepared, self._clock.monotonic()
+                self._record = prepared
+                self._read_at_s = self._quoted_s = self._clock.monotonic()
             if not await self._write() and not self._may_go_unrecorded():
                 return await self._give_up("the journal cannot be written")
-            # The last thing before sending: a process that was frozen meanwhile stops here.
-            if self._clock.monotonic() - self._read_at_s > self._settings.view_max_age_s:
-                return await self._give_up("the data grew too old before the request was sent")
-            outcome = await self._send()
+            try:
+                outcome = await self._send()
+            except StaleData as error:
+                return await self._give_up(f"{error}; it is planned again")
             end = await self._conclude(outcome) or await self._prepare_resend(outcome)
             if end is not None:
                 return end
@@ -100,7 +105,9 @@ class Action:
         return record.closes or cuts
 
     async def _send(self) -> Outcome:
-        outcome = await self._executor.send(self._record)
+        # An attempt looks at the position again, and at the price only the next run does.
+        seen_s = min(self._read_at_s, self._quoted_s)
+        outcome = await self._executor.send(self._record, seen_s=seen_s)
         self._attempts_made += 1
         self._record = replace(
             self._record,

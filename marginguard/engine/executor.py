@@ -10,7 +10,7 @@ from uuid import UUID
 import structlog
 
 from marginguard.domain.decision import Pending
-from marginguard.domain.errors import MarginguardError
+from marginguard.domain.errors import MarginguardError, StaleData
 from marginguard.domain.model import ActionKind, NewTrade, Position, Side
 from marginguard.domain.outcome import Outcome, OutcomeKind
 from marginguard.domain.proof import Proof
@@ -87,10 +87,18 @@ class Executor:
         if record.kind.protects:
             self._in_flight.discard(record.position_id)
 
-    async def send(self, record: ActionRecord) -> Outcome:
-        """Ask the exchange once for what `record` says."""
+    async def send(self, record: ActionRecord, *, seen_s: float) -> Outcome:
+        """Ask the exchange once for what `record` says.
+
+        `seen_s` (monotonic) is when the oldest was read of what the record rests on. Raises
+        `StaleData`, with nothing sent, if that is too old.
+        """
         if self._barred is not None and (why := await self._barred()) is not None:
             return Outcome(kind=OutcomeKind.NOT_SENT, detail=why)
+        # The last thing before sending: a process that was frozen meanwhile stops here.
+        age_s = self.clock.monotonic() - seen_s
+        if age_s > self.settings.view_max_age_s:
+            raise StaleData(f"what was read was {age_s:.1f} s old before the request was sent")
         self._sent_s[record.id] = self.clock.monotonic()
         self._first_sent_s.setdefault(record.id, self._sent_s[record.id])
         try:
@@ -210,8 +218,7 @@ class Executor:
         if record.closes and record.outcome == OutcomeKind.DONE:
             error = "the exchange said done, and what runs now was opened since"
             return ended(record, ActionStatus.GONE, now, error=error)
-        unfounded = record.outcome == OutcomeKind.DONE and not record.repeatable
-        if inspection.proof is Proof.NOT_APPLIED and not unfounded:
+        if inspection.proof is Proof.NOT_APPLIED and record.outcome != OutcomeKind.DONE:
             error = "the exchange never carried it out"
             return ended(record, ActionStatus.REJECTED, now, error=error)
         error = "its outcome cannot be told from what the exchange shows"

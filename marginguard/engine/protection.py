@@ -75,6 +75,7 @@ class Protector:
             ),
             in_flight=self._executor.in_flight,
             spending_barred=self._spending_barred(),
+            paused=self._paused(),
             refused=refused or {},
         )
 
@@ -91,14 +92,19 @@ class Protector:
 
         First it waits for its turn, those at worse risk being before it in line: the exchange
         takes few calls, and one that is to wait for the limits is better decided on afresh. What
-        has no turn by `deadline_s` (monotonic) is left to the next run.
+        has no turn by `deadline_s` (monotonic), or cannot be looked at again, is left to the next
+        run.
         """
         async with self._executor.turns:
             now_s = self._clock.monotonic()
             if now_s >= deadline_s or self._executor.stop.is_set():
                 return Answer(decision=decision)
+            if self._book.paused is not None:
+                return Answer(decision=self._decide_again(decision, sight, frozenset()))
             if now_s - sight.read_at_s > self._settings.view_max_age_s / 2:
                 sight = await self._look_again(execution, sight, deadline_s)
+                if self._clock.monotonic() - sight.read_at_s > self._settings.view_max_age_s:
+                    return Answer(decision=decision)
                 decision = self._decide_again(decision, sight, frozenset())
             return await self._protect(decision, execution, sight, deadline_s, on_end)
 
@@ -131,6 +137,7 @@ class Protector:
             book=self._book,
             executor=self._executor,
             read_at_s=self._clock.monotonic(),
+            quoted_s=self._clock.monotonic(),
             deadline_s=deadline_s,
             prepare=self._prepare_reopening,
         )
@@ -149,6 +156,10 @@ class Protector:
         if self._clock.monotonic() < self._settings.spending_from_s:
             return "the journal was damaged, so nothing is spent until old requests have expired"
         return None
+
+    def _paused(self) -> str | None:
+        pause = self._book.paused
+        return None if pause is None else f"the guard is {pause}"
 
     async def _carry_out(
         self, decision: Decision, execution: Execution, sight: Sight, deadline_s: float
@@ -178,6 +189,7 @@ class Protector:
             book=self._book,
             executor=self._executor,
             read_at_s=sight.read_at_s,
+            quoted_s=sight.quote.received_s,
             deadline_s=deadline_s,
             resumed=resumes is not None,
         )

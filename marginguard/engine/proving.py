@@ -169,6 +169,25 @@ def ended(record: ActionRecord, status: ActionStatus, now: datetime, *, error: s
     return replace(record, status=status, settled_at=now, error=error, frozen=False)
 
 
+def by_word(record: ActionRecord, *, applied: bool, by: str, now: datetime) -> ActionRecord:
+    """Return a frozen record as its owner, who has looked at the exchange, settles it.
+
+    Of a reduction whose trade is closed the word is on its rest: whether that was opened again.
+    """
+    word = f"by the owner's word ({by})"
+    if not applied:
+        return ended(record, ActionStatus.REJECTED, now, error=f"it was not carried out, {word}")
+    closed = record.reopening is not None and not record.is_reopening
+    return replace(
+        record,
+        status=ActionStatus.DONE,
+        settled_at=now,
+        error="the trade is closed and its rest was not opened again" if closed else None,
+        frozen=False,
+        proof=word,
+    )
+
+
 def _successor(record: ActionRecord, inspection: Inspection) -> PositionId | None:
     if not record.is_reopening:
         return None

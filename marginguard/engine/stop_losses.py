@@ -65,7 +65,8 @@ class StopLossKeeper:
     ) -> None:
         """Bring the stop-losses in line with what was just read; returns at once.
 
-        The positions that were `acted_on` since are no longer as they were read.
+        The positions that were `acted_on` since are no longer as they were read. While the guard
+        is paused its stop-losses stay as they are.
         """
         if self._guard.dry_run or (self._round is not None and not self._round.done()):
             return
@@ -81,6 +82,8 @@ class StopLossKeeper:
         """Change one after another, as long as the read is fresh; the next run goes on."""
         for change in changes:
             age_s = self._clock.monotonic() - sight.read_at_s
+            if self._book.paused is not None:
+                return
             if self._executor.stop.is_set() or age_s > self._settings.view_max_age_s:
                 return
             if not self._may_change(change):
@@ -98,6 +101,7 @@ class StopLossKeeper:
                 book=self._book,
                 executor=self._executor,
                 read_at_s=sight.read_at_s,
+                quoted_s=sight.quote.received_s,
                 deadline_s=self._clock.monotonic() + self._settings.timeout_s,
             )
             self._note((await action.carry_out()).record)

@@ -12,17 +12,19 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace, TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Self, TypedDict, TypeVar
 
 import aiohttp
 from yarl import URL
 
+from marginguard.aio import SystemClock
 from marginguard.domain.errors import Malformed, Transient, Unreachable
 from marginguard.domain.outcome import Outcome, OutcomeKind
 from marginguard.lnmarkets import answers
 from marginguard.lnmarkets.answers import Answer
 from marginguard.lnmarkets.limits import Limits, Urgency
 from marginguard.lnmarkets.signing import Signer
+from marginguard.ports import Clock
 
 MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
 
@@ -59,6 +61,14 @@ class _Request:
     urgency: Urgency = Urgency.LOOK
 
 
+class _Signed(TypedDict):
+    """What of a signed request goes over the wire."""
+
+    url: URL
+    headers: dict[str, str]
+    data: bytes | None
+
+
 @dataclass(slots=True)
 class _Sending:
     """How far a call that changes something has come."""
@@ -83,9 +93,11 @@ class Transport:
 
     An async context manager. `timeout_s` bounds a whole request, its wait for a turn included;
     half of it bounds getting a connection (waiting for the pool, DNS, TCP, TLS). `rate_scale`
-    multiplies the limit on unsigned calls, for a simulated exchange that allows more.
+    multiplies the limit on unsigned calls, for a simulated exchange that allows more. By `clock`
+    nothing is sent later than `timeout_s` after it was asked for, whatever stood still meanwhile.
 
-    `on_call` hears of every answer: the call, its status, and the seconds it took.
+    `on_call` hears of every call that was signed: the call, the answer's status or "no answer", and
+    the seconds it took.
     """
 
     def __init__(
@@ -96,6 +108,7 @@ class Transport:
         max_answer_bytes: int = MAX_ANSWER_BYTES,
         rate_scale: float = 1.0,
         on_call: Callable[[str, str, float], None] | None = None,
+        clock: Clock | None = None,
     ) -> None:
         base = URL(base_url.rstrip("/"))
         self._origin = str(base.origin())
@@ -103,6 +116,7 @@ class Transport:
         self._timeout_s = timeout_s
         self._max_answer_bytes = max_answer_bytes
         self._on_call = on_call
+        self._clock = clock or SystemClock()
         self._unsigned = Limits.of_address(rate_scale=rate_scale)
         self._resources = contextlib.AsyncExitStack()
         self._reads: aiohttp.ClientSession | None = None
@@ -204,10 +218,38 @@ class Transport:
         if session is None:
             raise RuntimeError("the transport is not open")
         clock = asyncio.get_running_loop().time
-        called_s = clock()
+        called_s, asked_s = clock(), self._clock.monotonic()
         limits = key.limits if key else self._unsigned
         await limits.take(self._timeout_s, request.urgency)
         sent_s = clock()
+        # The loop's clock stands still while the machine is suspended, and its timers with it.
+        if self._clock.monotonic() - asked_s > self._timeout_s:
+            raise Transient(f"it could not be sent within {self._timeout_s:g} s")
+        try:
+            async with session.request(
+                request.method,
+                **self._signed(request, key),
+                allow_redirects=False,
+                trace_request_ctx=sending,
+                timeout=self._timeout(self._timeout_s - (sent_s - called_s)),
+            ) as response:
+                answer = Answer(
+                    status=response.status,
+                    body=await self._read_body(response),
+                    retry_after_s=answers.retry_after_s(response.headers.get("Retry-After")),
+                    waited_s=sent_s - called_s,
+                    took_s=clock() - sent_s,
+                )
+        except _FAILURES:
+            self._tell(request, "no answer", clock() - sent_s)
+            raise
+        self._tell(request, str(answer.status), answer.took_s)
+        if answer.over_limit:
+            limits.pause(answer.retry_after_s)
+        return answer
+
+    def _signed(self, request: _Request, key: Key | None) -> _Signed:
+        """Return address, headers and body of a request, signed at this moment."""
         path = self._prefix + request.path
         search = f"?{request.query}" if request.query else ""
         headers: dict[str, str] = {}
@@ -215,29 +257,13 @@ class Transport:
             headers = key.signer.headers(request.method, path, request.body.decode() or search)
         if request.body:
             headers["Content-Type"] = "application/json"
-        async with session.request(
-            request.method,
-            # Encoded already: the bytes on the wire are those that were signed.
-            URL(self._origin + path + search, encoded=True),
-            headers=headers,
-            data=request.body or None,
-            allow_redirects=False,
-            trace_request_ctx=sending,
-            timeout=self._timeout(self._timeout_s - (sent_s - called_s)),
-        ) as response:
-            answer = Answer(
-                status=response.status,
-                body=await self._read_body(response),
-                retry_after_s=answers.retry_after_s(response.headers.get("Retry-After")),
-                waited_s=sent_s - called_s,
-                took_s=clock() - sent_s,
-            )
+        # Encoded already: the bytes on the wire are those that were signed.
+        url = URL(self._origin + path + search, encoded=True)
+        return {"url": url, "headers": headers, "data": request.body or None}
+
+    def _tell(self, request: _Request, result: str, took_s: float) -> None:
         if self._on_call is not None:
-            call = f"{request.method} {request.path}"
-            self._on_call(call, str(answer.status), answer.took_s)
-        if answer.over_limit:
-            limits.pause(answer.retry_after_s)
-        return answer
+            self._on_call(f"{request.method} {request.path}", result, took_s)
 
     def _timeout(self, left_s: float) -> aiohttp.ClientTimeout:
         # Never 0, which would mean no limit at all.

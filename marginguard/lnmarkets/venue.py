@@ -63,6 +63,7 @@ class Venue:
             timeout_s=settings.timeout_s,
             rate_scale=settings.rate_scale,
             on_call=on_call,
+            clock=clock,
         )
         public = PublicClient(self._transport)
         self._server_clock = ServerClock(public.server_time, clock)

@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver
 
+from marginguard.aio import SystemClock
 from marginguard.domain.errors import Malformed, Rejected, Transient, Unreachable
 from marginguard.domain.outcome import OutcomeKind
 from marginguard.lnmarkets.limits import PERIOD_S, Limits, Urgency
@@ -421,6 +422,30 @@ async def test_a_call_is_signed_after_it_has_waited_for_its_turn(exchange):
     assert order == [Urgency.PROTECT, "signed", Urgency.LOOK, "signed"]
 
 
+async def test_nothing_is_signed_after_the_machine_was_suspended_in_the_wait_for_a_turn(exchange):
+    """Failure 26: the loop's timers stand still with the machine, and notice nothing."""
+
+    class Suspended(SystemClock):
+        for_s = 0.0
+
+        def monotonic(self):
+            return super().monotonic() + self.for_s
+
+    class Slow(Limits):
+        async def take(self, patience_s, urgency):
+            await super().take(patience_s, urgency)
+            clock.for_s += 120.0
+
+    clock = Suspended()
+    key = Key(signer=SIGNER, limits=Slow.of_key(rate_scale=NO_LIMIT))
+    async with open_at(exchange.url, clock=clock) as transport:
+        outcome = await transport.change("POST", PATH, take_id, key=key, body=b"{}")
+        with pytest.raises(Transient, match="could not be sent"):
+            await transport.read("/time", raw, key=key)
+    assert outcome.kind is OutcomeKind.NOT_SENT
+    assert exchange.seen == []
+
+
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_a_429_holds_back_all_calls_of_the_key_and_of_no_other(exchange, method):
     """Failure 5: `Retry-After` for the whole key."""
@@ -468,3 +493,14 @@ async def test_an_answer_tells_how_long_it_took_without_the_wait_for_its_turn(ex
         answer = await transport.fetch("/time")
         elapsed_s = clock() - asked_s
     assert 0 < answer.took_s < elapsed_s - PERIOD_S / 2 / 2
+
+
+async def test_every_call_is_told_with_its_end_and_its_time(exchange, proxy):
+    told = []
+    proxy.fault = Fault.RESET_AFTER
+    for url in (exchange.url, f"http://127.0.0.1:{proxy.port}/v3"):
+        async with open_at(url, on_call=lambda *call: told.append(call)) as transport:
+            await post(transport)
+    assert [call for call, _, _ in told] == [f"POST {PATH}"] * 2
+    assert [result for _, result, _ in told] == ["200", "no answer"]
+    assert all(0 <= took_s < PATIENCE_S for _, _, took_s in told)
