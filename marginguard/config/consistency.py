@@ -24,6 +24,14 @@ def file_faults(file: File) -> Iterator[Fault]:
             rule="must be 1 unless every account's rest_url is on this machine: a real exchange"
             " would refuse calls over its limits",
         )
+    kept = file.retention
+    if kept.days > kept.failure_days:
+        yield _fault(
+            "retention",
+            "days",
+            rule=f"must be at most retention.failure_days ({kept.failure_days}): what failed is"
+            " kept for at least as long as the rest",
+        )
     yield from _users(file)
     seen: set[str] = set()
     keys: set[tuple[str, str]] = set()

@@ -1,6 +1,6 @@
 """What the scheduling tells to whom it may concern: the watchdog, the metrics."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,13 +17,15 @@ class Hooks:
 
     `decided` after every run, whatever its result, and by the idle pass while no guard is
     overdue. `began` with the seconds by which a run began later than it was due. `waiting` with
-    how many guards are due and wait for a slot, when that changes. `stuck` once for a run that
-    does not come back, with its guard and the seconds it has run.
+    how many guards are due and wait for a slot, when that changes. `quiet` after every run that
+    had nothing to do, with the seconds that it took and those of each of its phases. `stuck` once
+    for a run that does not come back, with its guard and the seconds it has run.
     """
 
     decided: Callable[[], None] = _ignore
     began: Callable[[float], None] = _ignore
     waiting: Callable[[int], None] = _ignore
+    quiet: Callable[[float, Mapping[str, float]], None] = _ignore
     stuck: Callable[[GuardId, float], None] = _ignore
 
 

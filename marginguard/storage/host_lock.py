@@ -98,7 +98,11 @@ class HostLock:
         return None
 
     def release(self) -> None:
-        """Let go of the lock if it is held."""
+        """Let go of the lock if it is held.
+
+        The file stays: between our closing and our removing it another daemon may lock it, and a
+        third one would then find no file and lock a new one. It holds no secret.
+        """
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None

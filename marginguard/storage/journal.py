@@ -25,6 +25,7 @@ from marginguard.storage.journal_file import (
 )
 from marginguard.storage.journal_lock import lock_state_dir, opening_failed
 from marginguard.storage.journal_progress import DrainProgress
+from marginguard.storage.timing import OnWork, unmeasured
 
 T = TypeVar("T")
 
@@ -78,6 +79,7 @@ class FileJournal:
         lock_fd: int,
         compact_bytes: int,
         warn_bytes: int,
+        on_work: OnWork,
     ) -> None:
         self._log = structlog.get_logger()
         self._file = file
@@ -98,7 +100,7 @@ class FileJournal:
         self._generation = 0
         self._compact_from_bytes = compact_bytes
         self._marked_seq = memory.drained_seq
-        self._progress = DrainProgress(memory.drained_seq)
+        self._progress = DrainProgress(memory.drained_seq, on_work=on_work)
         self.undrained = asyncio.Event()
         """Set while there are records that the database does not hold."""
         if self.backlog:
@@ -106,10 +108,16 @@ class FileJournal:
 
     @classmethod
     async def open(
-        cls, state_dir: Path, *, compact_bytes: int = COMPACT_BYTES, warn_bytes: int = WARN_BYTES
+        cls,
+        state_dir: Path,
+        *,
+        compact_bytes: int = COMPACT_BYTES,
+        warn_bytes: int = WARN_BYTES,
+        on_work: OnWork = unmeasured,
     ) -> Self:
         """Open `journal.log` in `state_dir`, which is made if it is missing, and replay it.
 
+        `on_work` hears of the waits for the database to hold what was appended.
         Raises `ConfigError` when another process has it open, when the directory cannot be used,
         or when a version with another format wrote the file; `DiskFull` when the disk does not
         even let it be read or locked.
@@ -129,7 +137,12 @@ class FileJournal:
             os.close(lock_fd)
             raise
         journal = cls(
-            file, memory, lock_fd=lock_fd, compact_bytes=compact_bytes, warn_bytes=warn_bytes
+            file,
+            memory,
+            lock_fd=lock_fd,
+            compact_bytes=compact_bytes,
+            warn_bytes=warn_bytes,
+            on_work=on_work,
         )
         await journal._begin()
         return journal

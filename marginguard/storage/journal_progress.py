@@ -2,13 +2,20 @@
 
 import asyncio
 import contextlib
+import time
+
+from marginguard.storage.timing import OnWork, unmeasured
 
 
 class DrainProgress:
-    """Lets an append wait, for a bounded time, until the database holds its records."""
+    """Lets an append wait, for a bounded time, until the database holds its records.
 
-    def __init__(self, drained_seq: int) -> None:
+    `on_work` hears of every such wait as "commit"; "failed" is one that was in vain.
+    """
+
+    def __init__(self, drained_seq: int, *, on_work: OnWork = unmeasured) -> None:
         self.drained_seq = drained_seq
+        self._on_work = on_work
         self._down = False
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
 
@@ -29,7 +36,15 @@ class DrainProgress:
 
     async def wait(self, seq: int, patience_s: float) -> None:
         """Wait at most `patience_s` for the database to hold everything up to `seq`."""
-        if self._down or patience_s <= 0 or seq <= self.drained_seq:
+        if patience_s <= 0:
+            return
+        began_s = time.monotonic()
+        await self._wait(seq, patience_s)
+        result = "ok" if seq <= self.drained_seq else "failed"
+        self._on_work("commit", result, time.monotonic() - began_s)
+
+    async def _wait(self, seq: int, patience_s: float) -> None:
+        if self._down or seq <= self.drained_seq:
             return
         place = (seq, asyncio.get_running_loop().create_future())
         self._waiting.append(place)

@@ -9,7 +9,7 @@ import structlog
 
 from marginguard.aio import sleep_or_stop, unless_stopped
 from marginguard.domain.errors import ConfigError, DatabaseUnavailable
-from marginguard.domain.records import ActionRecord, Record
+from marginguard.domain.records import ActionRecord, GuardState
 from marginguard.ports import Clock
 from marginguard.storage.database import acquired
 from marginguard.storage.drain import Drain
@@ -21,6 +21,7 @@ from marginguard.storage.notifications import NotificationStore
 from marginguard.storage.observations import DatabaseObservations
 from marginguard.storage.records import load_guard_states, load_unsettled_actions
 from marginguard.storage.retention import Retention, RetentionRules
+from marginguard.storage.timing import OnWork, unmeasured
 
 BACKOFF_S: Final = 0.2
 MAX_BACKOFF_S: Final = 5.0
@@ -31,7 +32,7 @@ _CLOSE_TIMEOUT_S: Final = 2.0
 class DatabaseKeeper:
     """Keeps the records flowing into the server at `url`, or into the embedded one.
 
-    Nothing that guards waits for it.
+    Nothing that guards waits for it. `on_work` hears of all its work on the database.
     """
 
     def __init__(
@@ -42,10 +43,12 @@ class DatabaseKeeper:
         journal: FileJournal,
         clock: Clock,
         retention: RetentionRules | None = None,
+        on_work: OnWork = unmeasured,
     ) -> None:
         self._journal = journal
         self._server = EmbeddedServer(state_dir=state_dir) if url is None else None
-        self._link = DatabaseLink(self._server.start if self._server is not None else url or "")
+        where = self._server.start if self._server is not None else url or ""
+        self._link = DatabaseLink(where, on_work=on_work)
         self._drain = Drain(journal, self._link, refused=state_dir / "refused.jsonl", clock=clock)
         self._retention = Retention(self._link, clock=clock, rules=retention or RetentionRules())
         self.notifications = NotificationStore(self._link, state_dir=state_dir)
@@ -81,17 +84,18 @@ class DatabaseKeeper:
             if self._server is not None:
                 await self._server.stop()
 
-    async def remembered(self) -> tuple[Record, ...]:
+    async def remembered(self) -> tuple[GuardState | ActionRecord, ...]:
         """Return what the database remembers of an earlier life: states and unsettled actions.
 
         Raises `DatabaseUnavailable`, `ConfigError`, or `Malformed` for rows of another version.
         """
         pool = await self._link.connect()
-        async with acquired(pool) as connection:
-            return (
-                *await load_guard_states(connection),
-                *await load_unsettled_actions(connection),
-            )
+        with self._link.timed("recall"):
+            async with acquired(pool) as connection:
+                return (
+                    *await load_guard_states(connection),
+                    *await load_unsettled_actions(connection),
+                )
 
     async def untold(self, since: datetime) -> tuple[ActionRecord, ...]:
         """Return the actions that ended since then and that nobody has been told of.
@@ -99,8 +103,9 @@ class DatabaseKeeper:
         Raises `DatabaseUnavailable`, `ConfigError`, or `Malformed` for rows of another version.
         """
         pool = await self._link.connect()
-        async with acquired(pool) as connection:
-            return await untold_actions(connection, since)
+        with self._link.timed("recall"):
+            async with acquired(pool) as connection:
+                return await untold_actions(connection, since)
 
     async def _keep_draining(self, stop: asyncio.Event) -> None:
         while True:

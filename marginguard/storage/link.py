@@ -2,19 +2,25 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 
 from marginguard.storage.database import Pool, close_pool, open_pool
 from marginguard.storage.migrate import migrate
+from marginguard.storage.timing import OnWork, timed, unmeasured
 
 
 class DatabaseLink:
     """Holds the pool that everybody shares, and is there before the database is.
 
     `url` may be a call that starts the database and returns its URL; it may be made again.
+    `on_work` hears how long whoever shares the pool worked with the database.
     """
 
-    def __init__(self, url: str | Callable[[], Awaitable[str]]) -> None:
+    def __init__(
+        self, url: str | Callable[[], Awaitable[str]], *, on_work: OnWork = unmeasured
+    ) -> None:
         self._url = url
+        self._on_work = on_work
         self._connecting = asyncio.Lock()
         self._pool: Pool | None = None
 
@@ -31,14 +37,19 @@ class DatabaseLink:
         async with self._connecting:
             if self._pool is None:
                 url = self._url if isinstance(self._url, str) else await self._url()
-                pool = await open_pool(url)
-                try:
-                    await migrate(pool)
-                except BaseException:
-                    pool.terminate()
-                    raise
+                with self.timed("connect"):
+                    pool = await open_pool(url)
+                    try:
+                        await migrate(pool)
+                    except BaseException:
+                        pool.terminate()
+                        raise
                 self._pool = pool
             return self._pool
+
+    def timed(self, work: str) -> AbstractContextManager[None]:
+        """Tell of the block as `work` on the database: how long it took, and if it went well."""
+        return timed(self._on_work, work)
 
     async def close(self, *, timeout_s: float) -> None:
         """Close the pool, by force after `timeout_s` seconds."""

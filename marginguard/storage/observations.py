@@ -121,8 +121,9 @@ class DatabaseObservations:
         self._samples.clear()
         checks, self._checks = self._checks, {}
         try:
-            async with asyncio.timeout(_FLUSH_TIMEOUT_S):
-                await self._write(pool, accounts, samples, checks)
+            with self._link.timed("observations"):
+                async with asyncio.timeout(_FLUSH_TIMEOUT_S):
+                    await self._write(pool, accounts, samples, checks)
         except (DatabaseUnavailable, TimeoutError) as error:
             # The drain tells of the outage. If the commit went through all the same, the rows
             # are written once more without harm, and a few checks are counted twice.

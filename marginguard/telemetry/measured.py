@@ -1,11 +1,17 @@
 """The journal and the observations as the engine knows them, with everything counted on its way."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
 from marginguard.domain.model import Sighting
-from marginguard.domain.records import ActionRecord, ExecutionRecord, GuardState, Record
+from marginguard.domain.records import (
+    ActionRecord,
+    CommandRecord,
+    ExecutionRecord,
+    GuardState,
+    Record,
+)
 from marginguard.domain.units import AccountId, GuardId, PositionId
 from marginguard.ports import Journal, Observations
 from marginguard.telemetry.metrics import Metrics
@@ -15,12 +21,23 @@ NO_PLAN: Final = "none"
 
 
 class MeasuredJournal:
-    """A journal that counts what is written; `plans` has the plan of each guard's user."""
+    """A journal that counts what is written; `plans` has the plan of each guard's user.
 
-    def __init__(self, journal: Journal, metrics: Metrics, *, plans: Mapping[GuardId, str]) -> None:
+    `on_action` hears of every record of an action.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        metrics: Metrics,
+        *,
+        plans: Mapping[GuardId, str],
+        on_action: Callable[[ActionRecord], None] = lambda _record: None,
+    ) -> None:
         self._journal = journal
         self._metrics = metrics
         self._plans = plans
+        self._on_action = on_action
 
     async def append(self, *records: Record, patience_s: float = 0.0) -> None:
         """Count the records, whatever becomes of them, and append them."""
@@ -43,8 +60,11 @@ class MeasuredJournal:
                 self._metrics.execution(record, plan=plan)
             case ActionRecord():
                 self._metrics.action(record)
+                self._on_action(record)
             case GuardState():
                 self._metrics.guard(record.guard_id, record.armed)
+            case CommandRecord():
+                pass
 
 
 class MeasuredObservations:

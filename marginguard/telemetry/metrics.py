@@ -15,7 +15,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 import marginguard
-from marginguard.domain.errors import ErrorType
+from marginguard.domain.errors import ErrorCode, ErrorType
 from marginguard.domain.model import RiskLevel
 from marginguard.domain.records import ActionRecord, ActionStatus, ArmedState, ExecutionRecord
 from marginguard.domain.units import AccountId, GuardId
@@ -68,6 +68,7 @@ class Metrics:
             "quiet_runs", "Runs of guards that looked and found nothing to do", "plan"
         )
         self._stalled = self._counter("executions_stalled", "Runs that outlived their time-out")
+        self._stuck = self._counter("executions_stuck", "Runs that did not come back in time")
         self._duration = self._histogram(
             "execution_duration_seconds", "Duration of runs of guards, quiet ones included"
         )
@@ -119,10 +120,11 @@ class Metrics:
     def execution(self, record: ExecutionRecord, *, plan: str) -> None:
         """Count a run that had something to do or failed, with its phases and its error."""
         self._executions.labels(record.status.value, plan).inc()
-        self._duration.observe(record.duration_s)
-        self._time_phases(record.phases)
+        self._time(record.duration_s, record.phases)
         if record.error_type is not None:
             self._errors.labels(record.error_type.value).inc()
+        if record.error_code is ErrorCode.STALLED:
+            self._stalled.inc()
 
     @_harmless
     def quiet_run(self, *, plan: str) -> None:
@@ -130,9 +132,14 @@ class Metrics:
         self._quiet_runs.labels(plan).inc()
 
     @_harmless
-    def stalled(self) -> None:
-        """Count a run that outlived its time-out."""
-        self._stalled.inc()
+    def quiet_times(self, duration_s: float, phases: Mapping[str, float]) -> None:
+        """Note how long a run took that found nothing to do, and each of its phases."""
+        self._time(duration_s, phases)
+
+    @_harmless
+    def stuck(self) -> None:
+        """Count a run that is still under way long after its time-out."""
+        self._stuck.inc()
 
     @_harmless
     def began(self, *, lateness_s: float) -> None:
@@ -195,7 +202,7 @@ class Metrics:
 
     @_harmless
     def database(self, work: str, result: str, duration_s: float) -> None:
-        """Note work on the database: `work` is the query's name, `result` a word."""
+        """Note work on the database: `work` says on what ("drain"), `result` is a word."""
         self._database.labels(work, result).observe(duration_s)
 
     @_harmless
@@ -220,9 +227,10 @@ class Metrics:
                 advice="this figure in /metrics is wrong or missing; the guarding is not affected",
             )
 
-    def _time_phases(self, phases: Mapping[str, float]) -> None:
-        for phase, duration_s in phases.items():
-            self._phases.labels(phase).observe(duration_s)
+    def _time(self, duration_s: float, phases: Mapping[str, float]) -> None:
+        self._duration.observe(duration_s)
+        for phase, spent_s in phases.items():
+            self._phases.labels(phase).observe(spent_s)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"marginguard_{name}", f"{text}.", labels, registry=self.registry)

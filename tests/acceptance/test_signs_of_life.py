@@ -43,9 +43,21 @@ async def test_health_and_metrics_are_served_where_they_are_asked_for(state_dir,
             await daemon.until("execution.completed")
             _, text = await get(port, "/metrics")
             assert await daemon.end() == 0
-    assert 'status="completed"' in text
-    assert 'kind="close_position"' in text or 'action="close_position"' in text
     assert "GET /futures/isolated/trades/running" in text
+    for figure in (
+        'marginguard_executions_total{plan="lifetime",status="completed"}',
+        'marginguard_phase_duration_seconds_sum{phase="price"}',
+        'marginguard_actions_total{dry_run="false",kind="close_position",status="done"}',
+        'marginguard_errors_total{type="API_ERROR"}',
+        "marginguard_positions_watched",
+        'marginguard_positions_at_risk{risk="critical"}',
+        "marginguard_queue_length",
+        'marginguard_database_duration_seconds_count{result="ok",work="drain"}',
+        'marginguard_database_duration_seconds_count{result="ok",work="commit"}',
+        "marginguard_event_loop_lag_seconds_count",
+        "process_resident_memory_bytes",
+    ):
+        assert f"\n{figure} " in text, figure
     assert "secret" not in text
 
 

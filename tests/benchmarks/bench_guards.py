@@ -37,6 +37,10 @@ from tests.postgres import TestServer, reachable_directory
 
 GUARDS = (1, 10, 100, 1000)
 FLAT_OUT_S = 10.0
+AIM = 1000
+"""Guards whose cycle is to take less than `AIM_CORE` of a core and `AIM_MB`, at 30 s."""
+
+AIM_CORE, AIM_MB = 0.5, 200.0
 FAST = 1000.0
 """The largest `rate_scale`: the limits of the exchange and of the daemon, a thousandfold."""
 
@@ -252,6 +256,24 @@ def show_paced(result):
     show_faults(result)
 
 
+def show_aims(results):
+    """Say of the largest number, at the interval aimed at, whether the aims are met."""
+    first, last = min(results, key=_distance_to_ten), max(results, key=lambda one: one.guards)
+    core, met = last.daemon_cpu_s / last.seconds, {True: "met", False: "MISSED"}
+    print(f"aims for {AIM:,} guards at 30 s, here {last.guards:,}:")
+    print(f"  under {100 * AIM_CORE:g} % of a core: {100 * core:.1f} %, {met[core < AIM_CORE]}")
+    print(f"  under {AIM_MB:g} MB: {last.resident_mb:.0f} MB, {met[last.resident_mb < AIM_MB]}")
+    costs = [one.daemon_cpu_s / one.runs for one in (first, last)]
+    print(
+        f"  cost of a run flat from {first.guards:,} to {last.guards:,}:"
+        f" {1000 * costs[0]:.2f} ms to {1000 * costs[1]:.2f} ms"
+    )
+
+
+def _distance_to_ten(result):
+    return abs(result.guards - 10)
+
+
 def show_flat_out(result):
     print(
         f"{result.guards:6,}  {result.runs / result.seconds:10.1f}"
@@ -299,8 +321,11 @@ def main():
             "guards  CPU/cycle, ms  % of core  CPU/run, ms  RSS, MB  files"
             "  lateness p99, ms  transactions/cycle  runs"
         )
+        paced = []
         for guards in options.guards:
-            show_paced(measured(guards, flat_out=False))
+            paced.append(measured(guards, flat_out=False))
+            show_paced(paced[-1])
+        show_aims(paced)
         if options.flat_out:
             print(f"flat out, {options.flat_out:g} s:")
             print("guards  runs/s  % of core  CPU/run, ms  exchange, % of core")

@@ -88,9 +88,10 @@ class Parts:
 
 
 @asynccontextmanager
-async def draining(url, directory, settings=QUICK):
-    journal = await WatchedJournal.open(directory)
-    link = DatabaseLink(url)
+async def draining(url, directory, settings=QUICK, *, told=None):
+    told = [] if told is None else told
+    journal = await WatchedJournal.open(directory, on_work=lambda *work: told.append(work))
+    link = DatabaseLink(url, on_work=lambda *work: told.append(work))
     drain = Drain(
         journal, link, refused=directory / "refused", clock=SystemClock(), settings=settings
     )
@@ -116,6 +117,20 @@ async def execute(url, statements):
 
 def events(logs, prefix):
     return [log["event"] for log in logs if log["event"].startswith(prefix)]
+
+
+async def test_work_on_the_database_is_told_with_its_end_and_its_time(database_url, tmp_path):
+    told = []
+    async with relayed(database_url) as relay, draining(relay.url, tmp_path, told=told) as parts:
+        await parts.journal.append(an_action(), patience_s=LONG_S)
+        relay.hang()
+        await parts.journal.append(an_action(), patience_s=0.01)
+        await parts.known_down()
+    ends = {(work, result) for work, result, _ in told}
+    assert {("connect", "ok"), ("drain", "ok"), ("commit", "ok")} <= ends
+    assert {("drain", "failed"), ("commit", "failed")} <= ends
+    assert all(duration_s >= 0 for _, _, duration_s in told)
+    assert next(s for work, result, s in told if (work, result) == ("commit", "failed")) >= 0.01
 
 
 async def test_every_record_reaches_the_database(database_url, tmp_path):

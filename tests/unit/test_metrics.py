@@ -58,6 +58,18 @@ def test_an_execution_brings_its_duration_its_phases_and_its_error(metrics):
     assert value(metrics, "marginguard_errors_total", type="API_ERROR") == 0
 
 
+def test_a_run_that_outlived_its_time_out_is_counted_as_stalled(metrics):
+    metrics.execution(an_execution(error_code=ErrorCode.PRICE_UNKNOWN), plan="pro")
+    metrics.execution(an_execution(error_code=ErrorCode.STALLED), plan="pro")
+    assert value(metrics, "marginguard_executions_stalled_total") == 1
+
+
+def test_a_quiet_run_brings_its_duration_and_its_phases_too(metrics):
+    metrics.quiet_times(0.5, {"price": 0.125})
+    assert value(metrics, "marginguard_execution_duration_seconds_sum") == 0.5
+    assert value(metrics, "marginguard_phase_duration_seconds_sum", phase="price") == 0.125
+
+
 def test_a_quiet_run_counts_without_being_an_execution(metrics):
     metrics.quiet_run(plan="pro")
     assert value(metrics, "marginguard_quiet_runs_total", plan="pro") == 1
@@ -115,23 +127,23 @@ def test_a_guard_counts_in_the_state_that_it_is_in_now(metrics):
 
 
 def test_the_other_measurements_arrive_under_their_names(metrics):
-    metrics.stalled()
+    metrics.stuck()
     metrics.began(lateness_s=0.5)
     metrics.began(lateness_s=-0.1)
     metrics.error(ErrorType.NOTIFICATION)
     metrics.queue_length(7)
     metrics.api_call("GET /account", "200", 0.25)
-    metrics.database("upsert_actions", "ok", 0.125)
+    metrics.database("drain", "ok", 0.125)
     metrics.notification("webhook", "delivered")
     metrics.loop_lag(2.0)
-    assert value(metrics, "marginguard_executions_stalled_total") == 1
+    assert value(metrics, "marginguard_executions_stuck_total") == 1
     assert value(metrics, "marginguard_cycle_lateness_seconds_sum") == 0.5
     assert value(metrics, "marginguard_cycle_lateness_seconds_count") == 2
     assert value(metrics, "marginguard_errors_total", type="NOTIFICATION_ERROR") == 1
     assert value(metrics, "marginguard_queue_length") == 7
     api = {"call": "GET /account", "result": "200"}
     assert value(metrics, "marginguard_api_request_duration_seconds_sum", **api) == 0.25
-    database = {"work": "upsert_actions", "result": "ok"}
+    database = {"work": "drain", "result": "ok"}
     assert value(metrics, "marginguard_database_duration_seconds_sum", **database) == 0.125
     labels = {"channel": "webhook", "result": "delivered"}
     assert value(metrics, "marginguard_notifications_total", **labels) == 1
