@@ -12,6 +12,7 @@ from marginguard.domain.records import (
     ActionRecord,
     ActionStatus,
     ArmedState,
+    CommandRecord,
     ExecutionRecord,
     ExecutionSource,
     ExecutionStatus,
@@ -170,3 +171,17 @@ def a_guard_state(**changes):
         updated_at=NOON,
     )
     return replace(state, **changes)
+
+
+def a_command(**changes):
+    """Return the record of a pause that was carried out, changed."""
+    command = CommandRecord(
+        id=uuid7(),
+        at=NOON,
+        by="root by the control socket",
+        command="pause guard-1 600s",
+        guard_id="guard-1",
+        accepted=True,
+        answer="Guard guard-1 is paused until 12:10:00 UTC.",
+    )
+    return replace(command, **changes)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 
 from marginguard.domain.memory import GuardMemory
 from marginguard.domain.model import Position
@@ -27,12 +28,26 @@ class Budget:
     max_spending_actions_per_hour: int = 6
 
 
+class BudgetLimit(StrEnum):
+    """Which of the limits on spending decides, by its key in `[guards.budget]`.
+
+    `reserve_balance` is what the account has: its balance less the reserve.
+    """
+
+    MAX_PER_ACTION = "max_per_action"
+    MAX_PER_POSITION = "max_per_position"
+    MAX_PER_DAY = "max_per_day"
+    MAX_SPENDING_ACTIONS_PER_HOUR = "max_spending_actions_per_hour"
+    RESERVE_BALANCE = "reserve_balance"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Allowance:
-    """The sats that may be spent now, and the limit that decides it, in words."""
+    """The sats that may be spent now, and the limit that decides it, `limit` being in words."""
 
     amount: Sats
     limit: str
+    decided_by: BudgetLimit
 
 
 def allowance(
@@ -58,9 +73,10 @@ def allowance(
                 f"{last_hour} spending actions in the last hour reach"
                 f" max_spending_actions_per_hour {budget.max_spending_actions_per_hour}"
             ),
+            decided_by=BudgetLimit.MAX_SPENDING_ACTIONS_PER_HOUR,
         )
-    amount, limit = min(_limits(budget, memory, position, balance, now, planned_sats))
-    return Allowance(amount=Sats(max(0, amount)), limit=limit)
+    amount, limit, decided_by = min(_limits(budget, memory, position, balance, now, planned_sats))
+    return Allowance(amount=Sats(max(0, amount)), limit=limit, decided_by=decided_by)
 
 
 def _limits(
@@ -70,7 +86,7 @@ def _limits(
     balance: Sats,
     now: datetime,
     planned_sats: Sats,
-) -> list[tuple[int, str]]:
+) -> list[tuple[int, str, BudgetLimit]]:
     on_position = sum(s.amount for s in memory.spends if s.position_id == position.id)
     today = planned_sats + sum(s.amount for s in memory.spends if s.at.date() == now.date())
     per_position = budget.max_per_position
@@ -86,10 +102,15 @@ def _limits(
         (
             balance - budget.reserve_balance,
             f"the balance of {balance:,} sats less reserve_balance {budget.reserve_balance:,}",
+            BudgetLimit.RESERVE_BALANCE,
         ),
-        (per_position - on_position, f"max_per_position {per_position:,} sats for the position"),
-        (per_day - today, f"max_per_day {per_day:,} sats"),
+        (
+            per_position - on_position,
+            f"max_per_position {per_position:,} sats for the position",
+            BudgetLimit.MAX_PER_POSITION,
+        ),
+        (per_day - today, f"max_per_day {per_day:,} sats", BudgetLimit.MAX_PER_DAY),
     ]
-    if budget.max_per_action is not None:
-        limits.append((budget.max_per_action, f"max_per_action {budget.max_per_action:,} sats"))
+    if (most := budget.max_per_action) is not None:
+        limits.append((most, f"max_per_action {most:,} sats", BudgetLimit.MAX_PER_ACTION))
     return limits

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from marginguard.domain.memory import Episode, GuardMemory
 from marginguard.domain.model import ActionKind, Assessment, Position, PriceQuote
-from marginguard.domain.steps import Plan
+from marginguard.domain.steps import OverBudget, Plan
 from marginguard.domain.units import Percent, PositionId, Sats
 
 
@@ -33,7 +33,8 @@ class View:
 
     `balance` None means that it is not known, so nothing may be spent. `in_flight` are the
     positions that an action is being carried out on at this moment. `spending_barred` says why
-    nothing may be spent at all for now, or is None. `refused` are the steps that were refused in
+    nothing may be spent at all for now, or is None. `paused` says why nothing may be done but to
+    alert, or is None. `refused` are the steps that were refused in
     this very execution: it is the fallback's turn.
     """
 
@@ -43,6 +44,7 @@ class View:
     pending: tuple[Pending, ...] = ()
     in_flight: frozenset[PositionId] = frozenset()
     spending_barred: str | None = None
+    paused: str | None = None
     refused: Mapping[PositionId, frozenset[ActionKind]] = field(default_factory=dict)
 
 
@@ -63,6 +65,7 @@ class Decision:
 
     `level` is what was held against the `threshold`: the position's own, or the portfolio's.
     `plan` is set exactly when the verdict is ACT; `episode` whenever one is open there.
+    `over_budget` are the steps that were passed over because they cost more than may be spent.
     """
 
     assessment: Assessment
@@ -72,6 +75,7 @@ class Decision:
     reason: str
     episode: Episode | None = None
     plan: Plan | None = None
+    over_budget: tuple[OverBudget, ...] = ()
 
     @property
     def position(self) -> Position:

@@ -114,7 +114,8 @@ class ClosedTrade:
 
     `pl` is the realised profit or loss, None for the cross position: the order that closed it
     does not tell. `margin` is what it had at its end, None where that is not told. `client_id` is
-    the tag that the trade was opened with.
+    the tag that the trade was opened with. `liquidated` is None where the exchange does not say
+    it outright: of isolated trades; see `ending`.
     """
 
     id: PositionId
@@ -123,6 +124,7 @@ class ClosedTrade:
     closed_at: datetime | None
     client_id: str | None = None
     margin: Sats | None = None
+    liquidated: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,23 +1,14 @@
 """What an operator sees of a running daemon, and may ask of it."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Final
+from datetime import datetime
 
 from marginguard.domain.model import RiskLevel
+from marginguard.domain.pause import LONGEST_PAUSE, Pause
 from marginguard.domain.records import ArmedState
 from marginguard.domain.units import AccountId, GuardId, Percent, PositionId, Price
 
-LONGEST_PAUSE: Final = timedelta(hours=24)
-"""A guard that is paused comes back by itself: nobody forgets it for longer than that."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pause:
-    """Until when a guard only alerts, and who wanted it."""
-
-    until: datetime
-    by: str
+__all__ = ["LONGEST_PAUSE", "GuardNow", "Overview", "Pause", "PositionNow"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

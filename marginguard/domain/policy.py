@@ -19,7 +19,7 @@ from marginguard.domain.decision import Decision, Decisions, Pending, Verdict, V
 from marginguard.domain.memory import Episode, GuardMemory
 from marginguard.domain.model import ActionKind, Assessment, MarginMode, Position, PriceQuote
 from marginguard.domain.rules import Ladder, ProtectionMode, Rules, Rung, Step
-from marginguard.domain.steps import Plan, Portfolio, Purse, plan_step
+from marginguard.domain.steps import OverBudget, Plan, Portfolio, Purse, plan_step
 from marginguard.domain.units import Percent, PositionId
 
 ALONE_AT_RISK = Percent(90.0)
@@ -198,6 +198,7 @@ def _climb(
 ) -> Decision:
     """Take the first step that can be taken; say of the others why not."""
     notes: list[str] = []
+    over_budget: list[OverBudget] = []
     waits = False
     episode = one.episodes[one.position.id, rung.threshold]
     for step in steps:
@@ -210,10 +211,14 @@ def _climb(
         if isinstance(plan, Plan):
             taken = [step.kind.value] if notes else []
             reason = "; ".join([breach, *notes, *taken, *_caveats(one.position, plan)])
-            return one.answer(Verdict.ACT, reason, rung=rung, plan=plan)
+            decision = one.answer(Verdict.ACT, reason, rung=rung, plan=plan)
+            return replace(decision, over_budget=tuple(over_budget))
+        if isinstance(plan, OverBudget):
+            over_budget.append(plan)
         notes.append(f"{step.kind.value}: {plan.reason}")
     reason = "; ".join([breach, *dict.fromkeys(notes)])
-    return one.answer(Verdict.SETTLING if waits else Verdict.UNPROTECTED, reason, rung=rung)
+    verdict = Verdict.SETTLING if waits else Verdict.UNPROTECTED
+    return replace(one.answer(verdict, reason, rung=rung), over_budget=tuple(over_budget))
 
 
 def _caveats(position: Position, plan: Plan) -> list[str]:

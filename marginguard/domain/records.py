@@ -14,6 +14,7 @@ from uuid import UUID
 from marginguard.domain.errors import ErrorCode, ErrorType
 from marginguard.domain.memory import GuardMemory
 from marginguard.domain.model import ActionKind, Position, Side
+from marginguard.domain.pause import Pause
 from marginguard.domain.units import AccountId, GuardId, Percent, PositionId, Price, Sats, Usd
 
 
@@ -212,7 +213,10 @@ class ExecutionRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GuardState:
-    """What must survive a restart: whether the guard guards, and what it remembers."""
+    """What must survive a restart: whether the guard guards, and what it remembers.
+
+    A `pause` may be over: whoever looks holds it against the time.
+    """
 
     guard_id: GuardId
     account_id: AccountId
@@ -221,6 +225,7 @@ class GuardState:
     since: datetime
     memory: GuardMemory
     updated_at: datetime
+    pause: Pause | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -240,4 +245,4 @@ class CommandRecord:
     answer: str
 
 
-Record = ActionRecord | ExecutionRecord | GuardState
+Record = ActionRecord | ExecutionRecord | GuardState | CommandRecord

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from marginguard.domain import margin
-from marginguard.domain.budget import allowance
+from marginguard.domain.budget import BudgetLimit, allowance
 from marginguard.domain.memory import GuardMemory
 from marginguard.domain.model import ActionKind, Assessment, Position
 from marginguard.domain.records import Reopening
@@ -27,6 +27,16 @@ class Plan:
     quantity: Usd = Usd(0)
     reopening: Reopening | None = None
     capped: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OverBudget(Impossible):
+    """A step that needs more than the `allowed` sats, and the limit that decides it."""
+
+    kind: ActionKind
+    needed: Sats
+    allowed: Sats
+    decided_by: BudgetLimit
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +91,7 @@ def plan_step(
         return Impossible(reason="the account's balance is not known, so nothing is spent")
     if purse.barred is not None:
         return Impossible(reason=purse.barred)
-    remedy = _remedy(step, assessment)
+    remedy = remedy_of(step, assessment)
     if remedy.amount == 0:
         return Impossible(reason=_needless(step, remedy))
     allowed = allowance(
@@ -95,7 +105,13 @@ def plan_step(
     )
     if remedy.amount > allowed.amount:
         needed = f"{remedy.amount:,} sats are needed and {allowed.amount:,} may be spent"
-        return Impossible(reason=f"{needed}: {allowed.limit}")
+        return OverBudget(
+            reason=f"{needed}: {allowed.limit}",
+            kind=step.kind,
+            needed=remedy.amount,
+            allowed=allowed.amount,
+            decided_by=allowed.decided_by,
+        )
     return Plan(kind=step.kind, amount=remedy.amount, capped=remedy.capped)
 
 
@@ -146,7 +162,8 @@ def _needless(step: Step, remedy: margin.Remedy) -> str:
     return f"the level is within target_margin_level {step.target_margin_level:g} %: lower that"
 
 
-def _remedy(step: Step, assessment: Assessment) -> margin.Remedy:
+def remedy_of(step: Step, assessment: Assessment) -> margin.Remedy:
+    """Return how much a spending step would add to the position at its price."""
     position, price = assessment.position, assessment.price
     if step.kind is ActionKind.INCREASE_LIQUIDATION_DISTANCE:
         if step.new_liquidation_distance is None:

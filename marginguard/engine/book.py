@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import timedelta
 from uuid import UUID
 
 import structlog
@@ -9,6 +10,7 @@ import structlog
 from marginguard.domain.errors import DiskFull
 from marginguard.domain.ledger import remember
 from marginguard.domain.memory import GuardMemory
+from marginguard.domain.pause import Pause
 from marginguard.domain.records import ActionRecord, ArmedState, GuardState, Record
 from marginguard.domain.units import PositionId
 from marginguard.ports import Clock, Journal
@@ -38,6 +40,7 @@ class Book:
         # of each action, and the executions.
         self._newest: dict[UUID, ActionRecord] = {}
         self._owed: dict[UUID, Record] = {}
+        self._pause_ends_s = self._end_of(state.pause)
 
     @property
     def state(self) -> GuardState:
@@ -48,6 +51,22 @@ class Book:
     def memory(self) -> GuardMemory:
         """What the guard remembers now."""
         return self._state.memory
+
+    @property
+    def paused(self) -> Pause | None:
+        """The pause that lasts at this moment."""
+        return self._state.pause if self.pause_left_s > 0 else None
+
+    @property
+    def pause_left_s(self) -> float:
+        """How many seconds the pause lasts yet; 0 without one.
+
+        A wall clock that is set back while it lasts does not make it longer.
+        """
+        if self._state.pause is None:
+            return 0.0
+        by_clock_s = self._state.pause.left(self._clock.now()).total_seconds()
+        return max(0.0, min(by_clock_s, self._pause_ends_s - self._clock.monotonic()))
 
     @property
     def unsettled(self) -> tuple[ActionRecord, ...]:
@@ -105,6 +124,34 @@ class Book:
         self._state = replace(self._state, armed=armed, reason=reason, since=since, updated_at=now)
         await self.append(self._state)
 
+    async def pause(self, pause: Pause) -> bool:
+        """Pause the guard from this moment on.
+
+        Returns whether that is durable; if not, it is in force all the same and is written later.
+        """
+        self._pause_ends_s = self._end_of(pause)
+        self._state = replace(self._state, pause=pause, updated_at=self._clock.now())
+        return await self.append(self._state)
+
+    async def end_pause(self) -> bool:
+        """End the pause, if it is not over by itself; returns whether that is durable."""
+        now = self._clock.now()
+        self._state = replace(
+            self._state,
+            armed=ArmedState.DEGRADED,
+            reason="its pause is over: it has not looked since",
+            since=now,
+            updated_at=now,
+            pause=None,
+        )
+        return await self.append(self._state)
+
+    def inherit(self, pause: Pause | None) -> None:
+        """Take over the pause that the guard had on another account; written by `keep`."""
+        self._pause_ends_s = self._end_of(pause)
+        self._state = replace(self._state, pause=pause)
+        self._unwritten = True
+
     async def append(self, *records: Record, patience_s: float = 0.0) -> bool:
         """Write to the journal; returns whether it took the records, and says so if not."""
         holds_state = any(record is self._state for record in records)
@@ -139,6 +186,10 @@ class Book:
         for record in records:
             if isinstance(record, ActionRecord) and self._newest.get(record.id) is record:
                 del self._newest[record.id]
+
+    def _end_of(self, pause: Pause | None) -> float:
+        left = timedelta(0) if pause is None else pause.left(self._clock.now())
+        return self._clock.monotonic() + left.total_seconds()
 
     def _change(self, *, memory: GuardMemory) -> None:
         self._state = replace(self._state, memory=memory, updated_at=self._clock.now())

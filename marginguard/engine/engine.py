@@ -3,25 +3,29 @@
 import asyncio
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
+from uuid import UUID
 
 import structlog
 
-import marginguard
-from marginguard.domain.errors import ErrorCode, ErrorType
+from marginguard.domain.errors import Refused
 from marginguard.domain.model import PriceQuote
+from marginguard.domain.operating import GuardNow, PositionNow
+from marginguard.domain.pause import Pause
 from marginguard.domain.records import (
     ActionRecord,
     ArmedState,
     ExecutionRecord,
     ExecutionSource,
-    ExecutionStatus,
 )
-from marginguard.domain.units import AccountId, GuardId
+from marginguard.domain.units import AccountId, GuardId, PositionId
 from marginguard.engine.book import Book
+from marginguard.engine.execution import interrupted
+from marginguard.engine.executor import log_end
 from marginguard.engine.guard import GuardRunner
-from marginguard.engine.scheduler import Scheduler
+from marginguard.engine.overview import guard_now, positions_now, unsettled_in
+from marginguard.engine.proving import by_word
+from marginguard.engine.scheduler import GRACE_S, Scheduler
 from marginguard.engine.settings import EngineSettings, Guard
 from marginguard.engine.workshop import Surroundings, Workshop
 
@@ -64,35 +68,120 @@ class Engine:
         }
         self._books: dict[GuardId, Book] = {}
         self._runners: tuple[GuardRunner, ...] = ()
+        self._runners_on: dict[AccountId, list[GuardRunner]] = {}
         self._actions: asyncio.TaskGroup | None = None
         self._scheduler: Scheduler | None = None
         self._bars: dict[AccountId, str | None] = {}
+        self._idle: dict[GuardId, Book] = {}
+        self._started = asyncio.Event()
         self.first_pass = asyncio.Event()
         """Set once every guard has been run."""
 
     def on_tick(self, quote: PriceQuote, account_ids: Collection[AccountId]) -> None:
         """Run at once the guards of these accounts that the price calls for; returns at once."""
-        for runner in self._runners:
-            if runner.guard.account_id in account_ids and runner.breached_at(quote):
-                self._wake(runner)
+        for account_id in account_ids:
+            for runner in self._runners_on.get(account_id, ()):
+                if runner.breached_at(quote):
+                    self._wake(runner)
 
     def on_account_event(self, account_id: AccountId) -> None:
         """Look at once at an account on which something has changed."""
-        for runner in self._runners:
-            if runner.guard.account_id == account_id and runner.guard.real_time_monitoring:
+        for runner in self._runners_on.get(account_id, ()):
+            if runner.guard.real_time_monitoring:
                 self._wake(runner)
 
     def bar(self, account_id: AccountId, reason: str | None) -> None:
         """Disarm the guards of an account that cannot be guarded, or (None) let them arm."""
         self._bars[account_id] = reason
-        for runner in self._runners:
-            if runner.guard.account_id == account_id:
-                runner.bar(reason)
+        for runner in self._runners_on.get(account_id, ()):
+            runner.bar(reason)
 
     def armed_guards(self) -> tuple[int, int]:
         """Return how many guards are armed now, and how many the configuration has."""
         armed = sum(book.state.armed is ArmedState.ARMED for book in self._books.values())
         return armed, len(self._guards) + len(self._disarmed)
+
+    def guards_now(self) -> tuple[GuardNow, ...]:
+        """Return every guard of the configuration as it is at this moment."""
+        looked = {runner.guard.id: runner.looked_at for runner in self._runners}
+        ids = [guard.id for guard in self._guards] + [one.guard_id for one in self._disarmed]
+        books = [self._books.get(guard_id) or self._idle.get(guard_id) for guard_id in ids]
+        return tuple(guard_now(b, looked.get(b.state.guard_id)) for b in books if b is not None)
+
+    def positions_now(self) -> tuple[PositionNow, ...]:
+        """Return the running positions as they were last seen, the riskiest first."""
+        return positions_now(self._accounts.values(), self._books)
+
+    async def pause(self, guard_id: GuardId, pause: Pause) -> bool:
+        """Let a guard do no more than alert; return whether that is durable.
+
+        What it has under way goes on. Raises `Refused` for a guard that is not run.
+        """
+        scheduler, runner = self._scheduler_at_work(), self._runner(guard_id)
+        durable = await runner.pause(pause)
+        scheduler.wake(guard_id)
+        return durable
+
+    async def resume(self, guard_id: GuardId) -> bool:
+        """End a guard's pause and run it at once; return whether that is durable.
+
+        Raises `Refused` for a guard that is not run or not paused.
+        """
+        scheduler, runner = self._scheduler_at_work(), self._runner(guard_id)
+        if self._books[guard_id].paused is None:
+            raise Refused(f"guard {guard_id} is not paused")
+        durable = await runner.resume()
+        scheduler.ask(guard_id, ExecutionSource.RUN_NOW)
+        return durable
+
+    async def run_now(self, guard_id: GuardId, source: ExecutionSource) -> ExecutionRecord | None:
+        """Run a guard at once, or again right after its present run.
+
+        Returns what the run recorded, None if it had nothing to do. Raises `Refused` for a guard
+        that is not run, and when the run takes longer than a run may.
+        """
+        self._runner(guard_id)
+        ask = self._scheduler_at_work().ask(guard_id, source)
+        limit_s = self._settings.timeout_s + GRACE_S
+        try:
+            async with asyncio.timeout(limit_s):
+                if ask is not None:
+                    await ask.done.wait()
+        except TimeoutError as error:
+            raise Refused(
+                f"guard {guard_id} has not ended its run within {limit_s:g} s; it goes on, and what"
+                f" comes of it is on record: marginguard executions --guard {guard_id}"
+            ) from error
+        if ask is None or not ask.ran:
+            raise Refused(f"guard {guard_id} was taken out of service before it could run")
+        return ask.recorded
+
+    async def settle(self, action_id: UUID, *, applied: bool, by: str) -> ActionRecord:
+        """Settle an action that is frozen by the owner's word, and return its record.
+
+        Raises `Refused` for one that is not frozen, or not known as unsettled.
+        """
+        scheduler = self._scheduler_at_work()
+        left = (book for watch in self._watches.values() for book in watch.left)
+        book, record = unsettled_in((*self._books.values(), *left), action_id)
+        if not record.frozen or record.position_id in self._workshop.in_flight(record.account_id):
+            raise Refused(
+                f"action {action_id} is {record.status.value}, and is settled by reading how it"
+                " ended as soon as that can be told; only one that no reading can tell takes your"
+                " word"
+            )
+        settled = by_word(record, applied=applied, by=by, now=self._around.clock.now())
+        await book.write(settled)
+        log_end(settled)
+        self._accounts[record.account_id].ended(settled)
+        scheduler.wake(record.guard_id)
+        return settled
+
+    def under_way(self, guard_id: GuardId) -> frozenset[PositionId]:
+        """Return the positions that an action of this guard is being carried out on."""
+        book = self._books[guard_id]
+        mine = frozenset(record.position_id for record in book.unsettled)
+        return mine & self._workshop.in_flight(book.state.account_id)
 
     async def run(self) -> None:
         """Guard; returns after `stop`, when the runs and actions under way have ended."""
@@ -109,6 +198,7 @@ class Engine:
                 first_pass=self.first_pass,
                 hooks=self._around.hooks,
             )
+            self._started.set()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._scheduler.run(), name="scheduler")
                 for watch in self._watches.values():
@@ -119,10 +209,11 @@ class Engine:
 
         A guard that has not changed goes on undisturbed. One that has is run by its new rules as
         soon as its present run has ended; one that is gone leaves what it has not settled to the
-        watch over its account. Raises `RuntimeError` before `run`.
+        watch over its account. Where the engine is just starting, waits until it runs.
         """
+        await self._started.wait()
         if self._scheduler is None or self._actions is None:
-            raise RuntimeError("the engine does not run yet")
+            raise RuntimeError("the engine has started without its parts")
         new = [one for one in disarmed if one not in self._disarmed]
         self._guards, self._disarmed = tuple(guards), tuple(disarmed)
         self._runners = self._staff(self._actions)
@@ -147,9 +238,12 @@ class Engine:
                     barred=self._bars.get(guard.account_id),
                 )
             runners.append(runner)
-        for account_id, account in self._accounts.items():
-            mine = [guard for guard in self._guards if guard.account_id == account_id]
-            account.guard_by([(guard, self._books[guard.id]) for guard in mine])
+        self._runners_on = {account_id: [] for account_id in self._accounts}
+        for runner in runners:
+            self._runners_on[runner.guard.account_id].append(runner)
+        for account_id, mine in self._runners_on.items():
+            books = [(runner.guard, self._books[runner.guard.id]) for runner in mine]
+            self._accounts[account_id].guard_by(books)
             self._watches[account_id].guarded = bool(mine)
         return tuple(runners)
 
@@ -157,10 +251,31 @@ class Engine:
         """Return the one book of a guard: nothing that it remembers is forgotten."""
         book = self._books.get(guard.id)
         if book is None or book.state.account_id != guard.account_id:
+            elsewhere = book
             left = self._watches[guard.account_id].take_back(guard.id)
             book = left or self._workshop.book(guard.id, guard.account_id)
+            if elsewhere is not None:
+                book.inherit(elsewhere.state.pause)
             self._books[guard.id] = book
         return book
+
+    def _scheduler_at_work(self) -> Scheduler:
+        if self._stop.is_set():
+            raise Refused("the guards are being stopped, or set up anew: ask again in a moment")
+        if self._scheduler is None:
+            raise Refused("the guards are being started: ask again in a moment")
+        return self._scheduler
+
+    def _runner(self, guard_id: GuardId) -> GuardRunner:
+        """Return what runs a guard; raises `Refused` if nothing does."""
+        self._scheduler_at_work()
+        for runner in self._runners:
+            if runner.guard.id == guard_id:
+                return runner
+        for one in self._disarmed:
+            if one.guard_id == guard_id:
+                raise Refused(f"guard {guard_id} is not run: {one.reason}")
+        raise Refused(f'there is no guard "{guard_id}"')
 
     def _wake(self, runner: GuardRunner) -> None:
         if self._scheduler is not None:
@@ -172,6 +287,7 @@ class Engine:
             watch = self._watches.get(one.account_id)
             book = watch.left_by(one.guard_id) if watch is not None else None
             book = book or self._workshop.book(one.guard_id, one.account_id)
+            self._idle[one.guard_id] = book
             await self._workshop.health(book).disarm(one.reason)
 
     async def _note_interrupted(self) -> None:
@@ -194,7 +310,7 @@ class Engine:
                 advice="it is read how it ended before anything more is spent on the position",
             )
             book = self._workshop.book(record.guard_id, record.account_id)
-            await book.append(_interrupted(record, users.get(record.guard_id, OWNER), now))
+            await book.append(interrupted(record, users.get(record.guard_id, OWNER), now))
 
     def _leave_behind(self) -> None:
         """Have the watches settle the actions of guards that are not run."""
@@ -211,28 +327,3 @@ class Engine:
                 advice="an action on this account is not settled and the account is no longer"
                 " configured; look at it on the exchange",
             )
-
-
-def _interrupted(record: ActionRecord, user_id: str, now: datetime) -> ExecutionRecord:
-    return ExecutionRecord(
-        id=record.execution_id,
-        guard_id=record.guard_id,
-        account_id=record.account_id,
-        user_id=user_id,
-        status=ExecutionStatus.FAILED,
-        source=ExecutionSource.SCHEDULE,
-        version=marginguard.__version__,
-        dry_run=record.dry_run,
-        positions_total=1,
-        positions_requiring_action=1,
-        positions_succeeded=0,
-        positions_failed=1,
-        price=record.before.price,
-        error_code=ErrorCode.INTERRUPTED,
-        error_type=ErrorType.EXECUTION,
-        error="the daemon ended before this run did",
-        started_at=record.intended_at,
-        finished_at=now,
-        duration_s=(now - record.intended_at).total_seconds(),
-        results={record.position_id: record.reason},
-    )

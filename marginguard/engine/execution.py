@@ -8,6 +8,7 @@ from uuid import UUID
 
 import marginguard
 from marginguard.domain.decision import Decision, Verdict
+from marginguard.domain.errors import ErrorCode, ErrorType
 from marginguard.domain.records import (
     ActionRecord,
     ActionStatus,
@@ -116,6 +117,32 @@ class Execution:
             results=results or {},
             phases=self.phases,
         )
+
+
+def interrupted(record: ActionRecord, user_id: str, now: datetime) -> ExecutionRecord:
+    """Return the record of a run that the daemon's end cut short, by an action that it left."""
+    return ExecutionRecord(
+        id=record.execution_id,
+        guard_id=record.guard_id,
+        account_id=record.account_id,
+        user_id=user_id,
+        status=ExecutionStatus.FAILED,
+        source=ExecutionSource.SCHEDULE,
+        version=marginguard.__version__,
+        dry_run=record.dry_run,
+        positions_total=1,
+        positions_requiring_action=1,
+        positions_succeeded=0,
+        positions_failed=1,
+        price=record.before.price,
+        error_code=ErrorCode.INTERRUPTED,
+        error_type=ErrorType.EXECUTION,
+        error="the daemon ended before this run did",
+        started_at=record.intended_at,
+        finished_at=now,
+        duration_s=(now - record.intended_at).total_seconds(),
+        results={record.position_id: record.reason},
+    )
 
 
 def _results(decisions: Sequence[Decision], ends: Sequence[ActionRecord]) -> dict[PositionId, str]:

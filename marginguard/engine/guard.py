@@ -2,31 +2,32 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from uuid import UUID
 
 import structlog
 
 from marginguard.domain.decision import Decision, Verdict
 from marginguard.domain.errors import MarginguardError, StaleData, Unauthorized
+from marginguard.domain.funds import shortfall
 from marginguard.domain.model import Position, PriceQuote
+from marginguard.domain.pause import Pause
 from marginguard.domain.policy import calls_for_a_look, decide
-from marginguard.domain.records import ActionRecord, ExecutionSource
-from marginguard.engine import telling
+from marginguard.domain.records import ActionRecord, ExecutionRecord, ExecutionSource
+from marginguard.domain.units import PositionId
 from marginguard.engine.account import Account
+from marginguard.engine.alerts import Alerts
 from marginguard.engine.book import Book
 from marginguard.engine.execution import Execution
 from marginguard.engine.executor import ActionEnd, Executor
 from marginguard.engine.failure import of_ends, of_read
 from marginguard.engine.health import Awaited, Health
+from marginguard.engine.hooks import NO_HOOKS, Hooks
 from marginguard.engine.looking import Looker, Sight
 from marginguard.engine.protection import Answer, Protector
-from marginguard.engine.reminder import Reminder
 from marginguard.engine.settings import EngineSettings, Guard
 from marginguard.engine.stop_losses import StopLossKeeper
 from marginguard.ports import Clock, Notifier, Observations
-
-UNPROTECTED_REPEAT_S = 60.0
-"""How often a breach that nothing is done about is spoken of again."""
 
 
 class GuardRunner:
@@ -53,6 +54,7 @@ class GuardRunner:
         actions: asyncio.TaskGroup,
         new_id: Callable[[], UUID],
         on_refused: Callable[[], None],
+        hooks: Hooks = NO_HOOKS,
     ) -> None:
         self.guard = guard
         self._book = book
@@ -69,13 +71,20 @@ class GuardRunner:
         self._actions = actions
         self._new_id = new_id
         self._on_refused = on_refused
+        self._hooks = hooks
         self._known: tuple[Position, ...] = ()
+        self.recorded: ExecutionRecord | None = None
+        """What the newest run has recorded; None while it goes on, and after a quiet one."""
+        self.looked_at: datetime | None = None
+        """When the newest look that worked was begun."""
+        self._alerted = False
         self._refusals: list[str] = []
-        self._unprotected = Reminder(repeat_s=UNPROTECTED_REPEAT_S)
+        self._alerts = Alerts(guard=guard, book=book, notifier=notifier, clock=clock, new_id=new_id)
         self._log = structlog.get_logger().bind(guard=guard.id)
 
     async def run(self, source: ExecutionSource) -> int:
         """Look, decide, act, record and tell; return how often a failed run may be retried."""
+        self.recorded = None
         execution = Execution(
             id=self._new_id(),
             guard=self.guard,
@@ -92,8 +101,10 @@ class GuardRunner:
             return await self._blind(execution, error, stalled=True)
         except MarginguardError as error:
             return await self._blind(execution, error, stalled=False)
-        self._known = sight.positions
+        self._known, self.looked_at = sight.positions, execution.started_at
+        was = self._book.state.armed
         await self._see(sight.positions)
+        self._alerts.looks_again(told=self._book.state.armed is not was)
         return await self._decide_and_act(execution, sight)
 
     def next_look_s(self, beat_s: float) -> float:
@@ -104,8 +115,23 @@ class GuardRunner:
         """Say why the guard cannot guard though it sees; None: it can."""
         self._health.bar(reason)
 
+    async def pause(self, pause: Pause) -> bool:
+        """Do no more than alert from this moment on; return whether that is durable.
+
+        What is under way goes on.
+        """
+        durable = await self._book.pause(pause)
+        await self._health.rest(pause)
+        return durable
+
+    async def resume(self) -> bool:
+        """End the pause from this moment on; return whether that is durable."""
+        return await self._book.end_pause()
+
     def breached_at(self, quote: PriceQuote) -> bool:
         """Return whether the positions known from the last look call for another one at `quote`."""
+        if self._book.paused is not None and self._alerted:
+            return False  # all that it can do about it is to say so again, for which its beats do
         return self.guard.real_time_monitoring and calls_for_a_look(
             self._known, quote, self.guard.rules, self._book.memory, self._clock.now()
         )
@@ -123,14 +149,17 @@ class GuardRunner:
             error=failure.message,
             advice="the guard sees nothing and does nothing until a read works",
         )
-        await self._book.append(execution.failed(failure))
+        self.recorded = execution.failed(failure)
+        await self._book.append(self.recorded)
         await self._health.blind(error)
         if isinstance(error, Unauthorized):
             self._on_refused()
+        else:
+            self._alerts.failed(failure, execution)
         return failure.retries
 
     async def _see(self, positions: Sequence[Position]) -> None:
-        if self.guard.dry_run:
+        if self.guard.dry_run and self._book.paused is None:
             await self._health.disarm("dry run: it decides and records, and sends nothing")
         else:
             await self._health.sees(self._awaited(positions))
@@ -156,14 +185,34 @@ class GuardRunner:
         await self._book.keep()
         for error in self._take_refusals():
             await self._health.blind(Unauthorized(error, status=401, code=None))
-        self._account.report(sight.positions, sight.quote, read_at_s=sight.read_at_s)
         acted_on = frozenset(end.position_id for end in ends)
+        self._alerts.tell_spent((*decided.items, *last.values()), execution)
+        reminded = self._alerts.remind(decisions, execution)
+        self._alerted = any(one.verdict is Verdict.ALERT for one in decisions)
+        self._report(sight, decisions, told=acted_on | reminded)
         self._stop_losses.keep(sight, execution.id, self._actions, acted_on=acted_on)
-        reminded = self._remind(decisions, execution)
         if not (ends or stalled or sight.recovered or reminded):
             self._observations.checked(self.guard.id, self.guard.account_id, execution.started_at)
+            took_s = self._clock.monotonic() - execution.started_s
+            self._hooks.quiet(took_s, execution.phases)
             return 0
         return await self._conclude(execution, sight, decisions, ends, stalled=stalled)
+
+    def _report(
+        self, sight: Sight, decisions: Sequence[Decision], *, told: frozenset[PositionId]
+    ) -> None:
+        """Hold what was read against what is known of the account; its news is told aside."""
+        account, rules = self._account, self.guard.rules
+        account.report(sight.positions, sight.quote, read_at_s=sight.read_at_s, told=told)
+        if account.ends.waiting:
+            self._actions.create_task(account.ends.tell())
+        spends = rules.auto_execution and not self.guard.dry_run and self._book.paused is None
+        if not spends:
+            account.funds.forget(self.guard.id)
+        elif sight.balance is not None and not self._book.unsettled:
+            covered = [decision.position for decision in decisions]
+            short = shortfall(covered, sight.balance.available, rules, self._book.memory)
+            account.funds.report(self.guard.id, short, sight.quote.last)
 
     async def _conclude(
         self,
@@ -191,6 +240,7 @@ class GuardRunner:
             price=record.price,
             duration_s=record.duration_s,
         )
+        self.recorded = record
         await self._book.append(record)
         return failure.retries if record.error_code is not None else 0
 
@@ -243,25 +293,3 @@ class GuardRunner:
     def _take_refusals(self) -> list[str]:
         refusals, self._refusals = self._refusals, []
         return refusals
-
-    def _remind(self, decisions: Sequence[Decision], execution: Execution) -> bool:
-        """Tell of breaches that nothing is done about; return whether any was due."""
-        told = False
-        for decision in decisions:
-            if decision.verdict not in {Verdict.UNPROTECTED, Verdict.ALERT}:
-                self._unprotected.forget(decision.position.id)
-                continue
-            now_s = self._clock.monotonic()
-            if not self._unprotected.due(decision.position.id, decision.verdict, now_s):
-                continue
-            told = True
-            self._notifier.tell(
-                telling.of_decision(
-                    decision,
-                    self._book.state,
-                    execution_id=execution.id,
-                    notice_id=self._new_id(),
-                    at=self._clock.now(),
-                )
-            )
-        return told

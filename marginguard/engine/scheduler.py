@@ -12,7 +12,7 @@ from marginguard.domain.units import GuardId
 from marginguard.engine.beats import next_beat_s, phase_s
 from marginguard.engine.guard import GuardRunner
 from marginguard.engine.hooks import NO_HOOKS, Hooks
-from marginguard.engine.seat import Run, Seat
+from marginguard.engine.seat import Ask, Run, Seat
 from marginguard.engine.settings import EngineSettings
 from marginguard.engine.slots import Slots, Turn
 from marginguard.ports import Clock
@@ -83,6 +83,19 @@ class Scheduler:
             loop = asyncio.get_running_loop()
             seat.deferred = loop.call_later(wait_s, self._wake_now, seat)
 
+    def ask(self, guard_id: GuardId, source: ExecutionSource) -> Ask | None:
+        """Run a guard now, or again right after the run of it that is under way.
+
+        Nothing puts it off but a want of slots. Returns None for a guard that is not scheduled.
+        """
+        seat = self._seats.get(guard_id)
+        if seat is None or seat.runner is None or self._stop.is_set():
+            return None
+        ask = Ask(source=source)
+        seat.asks.append(ask)
+        self._wake_now(seat)
+        return ask
+
     async def replace(self, runners: Sequence[GuardRunner]) -> None:
         """Run these guards from now on, and no others.
 
@@ -152,6 +165,8 @@ class Scheduler:
                 await self._take_turn(seat, runner.guard.priority)
         finally:
             del self._seats[seat.guard_id]
+            for ask in seat.take_asks():
+                ask.done.set()
 
     async def _falls_due(self, seat: Seat) -> GuardRunner | None:
         """Sleep until a run is due; return whose it is, or None once it is nobody's."""
@@ -185,16 +200,22 @@ class Scheduler:
             self._slots.give_back()
 
     async def _run_once(self, seat: Seat, runner: GuardRunner) -> None:
+        asks = seat.take_asks()
         source = seat.source if seat.asked_s is None else ExecutionSource.PRICE
+        source = asks[0].source if asks else source
         run = Run(runner=runner, began_s=self._clock.monotonic())
         self._hooks.began(max(0.0, run.began_s - seat.wanted_s))
         seat.asked_s = None  # whoever asks from here on asks for another run
         seat.run = run
         try:
             retries = await runner.run(source)
+            for ask in asks:
+                ask.ran, ask.recorded = True, runner.recorded
         finally:
             seat.run = None
             run.ended.set()
+            for ask in asks:
+                ask.done.set()
         if run.stuck:
             ran_s = round(self._clock.monotonic() - run.began_s)
             structlog.get_logger().warning(
@@ -215,6 +236,7 @@ class Scheduler:
         if seat.failures < retries:
             seat.failures += 1
             delay_s = self._retry_delay_s(seat.failures)
+            delay_s = min(delay_s, runner.next_look_s(delay_s))
             seat.due_s, seat.source = now_s + delay_s, ExecutionSource.RETRY
             structlog.get_logger().info(
                 "execution.retry", guard=seat.guard_id, attempt=seat.failures, delay_s=delay_s

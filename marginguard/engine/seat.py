@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from marginguard.domain.records import ExecutionSource
+from marginguard.domain.records import ExecutionRecord, ExecutionSource
 from marginguard.domain.units import GuardId
 from marginguard.engine.guard import GuardRunner
 from marginguard.engine.slots import Turn
@@ -21,12 +21,23 @@ class Run:
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
+class Ask:
+    """A run that an operator asked for; once it is `done`, what it `recorded` if it `ran`."""
+
+    source: ExecutionSource
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+    ran: bool = False
+    recorded: ExecutionRecord | None = None
+
+
+@dataclass(eq=False, kw_only=True, slots=True)
 class Seat:
     """One guard in the schedule. Only one task ever runs it, whatever its runner is.
 
     `runner` is None once the guard is removed. It is `due_s` for a run from `source`, and
-    sooner where the price asked for one at `asked_s`. `turn` is its place in the line while it
-    waits for a slot, `run` what it has begun; while it sleeps it has neither.
+    sooner where the price, or an operator with one of `asks`, asked for one at `asked_s`. `turn`
+    is its place in the line while it waits for a slot, `run` what it has begun; while it sleeps
+    it has neither.
     """
 
     guard_id: GuardId
@@ -35,6 +46,7 @@ class Seat:
     source: ExecutionSource = ExecutionSource.SCHEDULE
     failures: int = 0
     asked_s: float | None = None
+    asks: list[Ask] = field(default_factory=list)
     woken_s: float = float("-inf")
     deferred: asyncio.TimerHandle | None = None
     stirred: asyncio.Event = field(default_factory=asyncio.Event)
@@ -45,6 +57,11 @@ class Seat:
     def wanted_s(self) -> float:
         """Since when, or from when on, it is to run."""
         return self.due_s if self.asked_s is None else min(self.asked_s, self.due_s)
+
+    def take_asks(self) -> list[Ask]:
+        """Return who waits for the run that begins now; whoever asks later waits for another."""
+        asks, self.asks = self.asks, []
+        return asks
 
     def hand_over(self, runner: GuardRunner | None, now_s: float) -> None:
         """Give the place to another runner, which is due at once, or (None) to nobody."""

@@ -11,7 +11,8 @@ class EngineSettings:
     """How often a guard looks, how long it may take, and how it tries again.
 
     A price older than `stale_after_s` and a read of positions older than `view_max_age_s`, which
-    leaves a slow exchange its time to answer, are not acted on.
+    leaves a slow exchange its time to answer, are not acted on; nor is anything sent, a second
+    attempt included, once either of them is older than `view_max_age_s`.
     Reading how an earlier action ended may take `settle_patience_s` of a run.
     An action that is not proved within `verify_within_s` goes on to the next.
     `spending_from_s` is the monotonic time before which nothing is spent.

@@ -8,6 +8,8 @@ from marginguard.domain.model import ActionKind, Position
 from marginguard.domain.notice import Notice, NoticeKind, Severity
 from marginguard.domain.records import ActionRecord, ActionStatus, ArmedState, GuardState
 from marginguard.domain.units import AccountId
+from marginguard.engine import telling_figures
+from marginguard.engine.failure import Failure
 
 _ARMED_NOTICES = {
     ArmedState.ARMED: (NoticeKind.GUARD_ARMED, Severity.INFO, "guards"),
@@ -51,28 +53,7 @@ def of_action(record: ActionRecord, *, notice_id: UUID, at: datetime) -> Notice:
         account_id=record.account_id,
         position_id=record.position_id,
         execution_id=record.execution_id,
-        data={
-            "action_id": str(record.id),
-            "action": record.kind.value,
-            "status": record.status.value,
-            "amount_sats": record.amount,
-            "quantity_usd": record.quantity,
-            "stop_loss": record.stop_loss,
-            "proof": record.proof,
-            "error": record.error,
-            "reason": record.reason,
-            "successor": record.successor,
-            "liquidation_price_before": record.before.liquidation_price,
-            "liquidation_price_after": (
-                record.after.liquidation_price if record.after is not None else None
-            ),
-            "margin_before_sats": record.before.margin,
-            "margin_after_sats": record.after.margin if record.after is not None else None,
-            "level": record.level,
-            "threshold": record.threshold,
-            "price": record.before.price,
-            "dry_run": record.dry_run,
-        },
+        data=telling_figures.of_action(record),
     )
 
 
@@ -114,8 +95,12 @@ def of_decision(
             "level": decision.level,
             "own_level": assessment.level,
             "threshold": decision.threshold,
+            "side": decision.position.side.value,
+            "quantity_usd": decision.position.quantity,
             "price": assessment.price,
             "liquidation_price": assessment.liquidation_price,
+            "liquidation_distance": assessment.liquidation_distance,
+            "at_risk_sats": decision.position.margin,
             "risk": assessment.risk.value,
         },
     )
@@ -156,25 +141,6 @@ def of_uncovered(
     )
 
 
-def of_vanished(
-    position: Position, account_id: AccountId, *, notice_id: UUID, at: datetime
-) -> Notice:
-    """Tell that a position ended without the daemon's doing."""
-    return Notice(
-        id=notice_id,
-        kind=NoticeKind.POSITION_GONE,
-        severity=Severity.WARNING,
-        text=(
-            f"Position {position.id} of account {account_id} no longer runs, and no guard closed"
-            " it: it was liquidated, stopped out or closed by hand. See the exchange's list of"
-            " closed trades."
-        ),
-        at=at,
-        account_id=account_id,
-        position_id=position.id,
-    )
-
-
 def of_opened(
     position: Position, account_id: AccountId, *, notice_id: UUID, at: datetime
 ) -> Notice:
@@ -208,4 +174,53 @@ def of_changed(
         at=at,
         account_id=account_id,
         position_id=position.id,
+    )
+
+
+def of_failure(
+    failure: Failure,
+    state: GuardState,
+    *,
+    attempts: int,
+    execution_id: UUID,
+    notice_id: UUID,
+    at: datetime,
+) -> Notice:
+    """Tell that a guard could not look, however often it tried."""
+    tries = f" after {attempts} attempts" if attempts > 1 else ""
+    return Notice(
+        id=notice_id,
+        kind=NoticeKind.EXECUTION_FAILED,
+        severity=Severity.WARNING,
+        text=(
+            f"Guard {state.guard_id} could not look at account {state.account_id}{tries}:"
+            f" {failure.message}. It goes on trying and does nothing until it sees; look at your"
+            " positions on the exchange, and whether this machine reaches it."
+        ),
+        at=at,
+        guard_id=state.guard_id,
+        account_id=state.account_id,
+        execution_id=execution_id,
+        data={
+            "status": "failed",
+            "code": failure.code.value,
+            "error_type": failure.error_type.value,
+            "error": failure.message,
+            "attempts": attempts,
+        },
+    )
+
+
+def of_looking_again(state: GuardState, *, notice_id: UUID, at: datetime) -> Notice:
+    """Tell that a guard whose runs failed looks again."""
+    return Notice(
+        id=notice_id,
+        kind=NoticeKind.RECOVERED,
+        severity=Severity.INFO,
+        text=(
+            f"Guard {state.guard_id} sees account {state.account_id} again. Nothing is to be done."
+        ),
+        at=at,
+        guard_id=state.guard_id,
+        account_id=state.account_id,
     )

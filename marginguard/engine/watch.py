@@ -51,6 +51,11 @@ class Watch:
         """Return the book that a guard has left here, if it has."""
         return self._left.get(guard_id)
 
+    @property
+    def left(self) -> tuple[Book, ...]:
+        """The books that guards have left here."""
+        return tuple(self._left.values())
+
     def take_back(self, guard_id: GuardId) -> Book | None:
         """Return the book of a guard that runs again, if it is here."""
         return self._left.pop(guard_id, None)
@@ -77,6 +82,7 @@ class Watch:
                 self._warn(str(error))
             except MarginguardError as error:
                 self._warn(str(error))
+            await self._account.ends.tell()
             await sleep_or_stop(delay_s, self._stop)
 
     async def _look(self) -> None:

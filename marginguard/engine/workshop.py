@@ -7,7 +7,7 @@ from uuid import UUID
 
 from marginguard.domain.memory import GuardMemory
 from marginguard.domain.records import ActionRecord, ArmedState, GuardState
-from marginguard.domain.units import AccountId, GuardId
+from marginguard.domain.units import AccountId, GuardId, PositionId
 from marginguard.engine.account import Account
 from marginguard.engine.book import Book
 from marginguard.engine.executor import Executor
@@ -73,18 +73,26 @@ class Workshop:
         """The accounts that can be reached."""
         return tuple(self._executors)
 
+    def in_flight(self, account_id: AccountId) -> frozenset[PositionId]:
+        """Return the positions of an account that an action is being carried out on."""
+        return self._executors[account_id].in_flight
+
     def book(self, guard_id: GuardId, account_id: AccountId) -> Book:
         """Return a new book of a guard, as the journal had it at the start."""
         known = self._states.get(guard_id)
         now = self._around.clock.now()
+        armed, reason = ArmedState.DEGRADED, "starting: it has not looked yet"
+        if known is not None and known.pause is not None and known.pause.left(now):
+            armed, reason = ArmedState.DISARMED, f"{known.pause}: it alerts and does nothing"
         state = GuardState(
             guard_id=guard_id,
             account_id=account_id,
-            armed=ArmedState.DEGRADED,
-            reason="starting: it has not looked yet",
+            armed=armed,
+            reason=reason,
             since=now,
             memory=known.memory if known else GuardMemory(),
             updated_at=now,
+            pause=known.pause if known else None,
         )
         return Book(
             state=state,
@@ -108,6 +116,7 @@ class Workshop:
         return Account(
             account_id=account_id,
             guards=(),
+            executor=self._executors[account_id],
             observations=self._around.observations,
             notifier=self._around.notifier,
             clock=self._around.clock,
@@ -181,6 +190,7 @@ class Workshop:
             actions=actions,
             new_id=around.new_id,
             on_refused=lambda: around.on_refused(guard.account_id),
+            hooks=around.hooks,
         )
 
     def _transfers_of(self, account_id: AccountId) -> list[str]:

@@ -8,6 +8,7 @@ from marginguard.domain.model import (
     ClosedTrade,
     CrossOrder,
     FundingFee,
+    OrderType,
     Position,
     Side,
     Transfer,
@@ -99,7 +100,13 @@ class CrossMargin:
         if not orders:
             return None
         last = max(orders, key=lambda order: order.filled_at or order.created_at)
-        return ClosedTrade(id=CROSS, exit_price=last.price, pl=None, closed_at=last.filled_at)
+        return ClosedTrade(
+            id=CROSS,
+            exit_price=last.price,
+            pl=None,
+            closed_at=last.filled_at,
+            liquidated=last.type is OrderType.LIQUIDATION,
+        )
 
     async def place(
         self, *, side: Side, quantity: Usd, client_id: str, price: Price | None = None

@@ -9,7 +9,13 @@ import orjson
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from marginguard.domain.errors import Malformed
-from marginguard.domain.records import ActionRecord, ExecutionRecord, GuardState, Record
+from marginguard.domain.records import (
+    ActionRecord,
+    CommandRecord,
+    ExecutionRecord,
+    GuardState,
+    Record,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +36,13 @@ class _GuardLine:
     kind: Literal["guard"] = "guard"
 
 
-_Line = _ActionLine | _ExecutionLine | _GuardLine
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _CommandLine:
+    record: CommandRecord
+    kind: Literal["command"] = "command"
+
+
+_Line = _ActionLine | _ExecutionLine | _GuardLine | _CommandLine
 
 _EXACT = ConfigDict(strict=True, extra="forbid", ser_json_inf_nan="constants")
 _LINE: TypeAdapter[_Line] = TypeAdapter(
@@ -54,6 +66,8 @@ def encode(record: Record) -> bytes:
             line = _ExecutionLine(record=record)
         case GuardState():
             line = _GuardLine(record=record)
+        case CommandRecord():
+            line = _CommandLine(record=record)
     return _LINE.dump_json(line)
 
 

@@ -146,7 +146,8 @@ class Drain:
         if batch.entries:
             await self._store(pool, batch)
         else:
-            await self._in_time(_ping(pool))
+            with self._link.timed("ping"):
+                await self._in_time(_ping(pool))
         self._note_up()
         self._journal.drained(batch)
         self._drained_since_outage += len(batch.entries)
@@ -163,7 +164,8 @@ class Drain:
                     await self._keep_aside(entry, str(error))
 
     async def _apply(self, pool: Pool, batch: Sequence[Record]) -> None:
-        await self._in_time(records.apply(pool, batch))
+        with self._link.timed("drain"):
+            await self._in_time(records.apply(pool, batch))
 
     async def _in_time(self, call: Coroutine[Any, Any, None]) -> None:
         timeout_s = self._settings.batch_timeout_s

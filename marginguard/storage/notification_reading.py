@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, Self
 
 from pydantic import TypeAdapter
 
@@ -38,6 +38,22 @@ class ChannelRecord:
     last_error: str | None
     action: str | None
     advice: str | None
+
+    @classmethod
+    def unused(cls, channel: str) -> Self:
+        """Return the record of a channel by which nothing was ever sent."""
+        return cls(
+            channel=channel,
+            settled=0,
+            delivered=0,
+            pending=0,
+            failing=0,
+            last_delivery_at=None,
+            last_failure_at=None,
+            last_error=None,
+            action=None,
+            advice=None,
+        )
 
     @property
     def success_rate(self) -> float | None:

@@ -78,7 +78,7 @@ class NotificationStore:
     async def unfinished(self, *, resent_only: bool = False) -> tuple[Notification, ...]:
         """Return the pending notifications and their likes; raises `DatabaseUnavailable`."""
         found = []
-        async with _in_time(self._settings.read_timeout_s), acquired(self._pool()) as lent:
+        async with self._reading() as lent:
             rows = await lent.fetch(statement("select_unfinished_notifications"), resent_only)
         for row in rows:
             try:
@@ -93,9 +93,17 @@ class NotificationStore:
 
     async def delivered_since(self, since: datetime) -> Sequence[tuple[str, str, datetime]]:
         """Return user, channel and time of each delivery; raises `DatabaseUnavailable`."""
-        async with _in_time(self._settings.read_timeout_s), acquired(self._pool()) as lent:
+        async with self._reading() as lent:
             rows = await lent.fetch(statement("select_delivered_since"), since)
         return [(row["user_id"], row["channel"], row["settled_at"]) for row in rows]
+
+    @contextlib.asynccontextmanager
+    async def _reading(self) -> AsyncIterator[Connection]:
+        """Lend a connection to read by, in time; raises `DatabaseUnavailable`."""
+        pool = self._pool()
+        with self._link.timed("read_notifications"):
+            async with _in_time(self._settings.read_timeout_s), acquired(pool) as connection:
+                yield connection
 
     def _pool(self) -> Pool:
         if self._link.pool is None:
@@ -126,8 +134,10 @@ class NotificationStore:
         if not rows:
             return True
         try:
-            async with _in_time(timeout_s):
-                await self._write(self._pool(), rows)
+            pool = self._pool()
+            with self._link.timed("write_notifications"):
+                async with _in_time(timeout_s):
+                    await self._write(pool, rows)
         except DatabaseUnavailable as error:
             # The drain tells of the outage.
             self._down = True
@@ -183,10 +193,12 @@ async def upsert(pool: Pool, rows: Sequence[Notification]) -> None:
             raise RecordsRefusedError(f"{type(error).__name__}: {error.args[0]}") from error
 
 
-async def resend_failed(connection: Connection, *, since: datetime, now: datetime) -> int:
-    """Set pending again what was given up at or after `since`; return how many those are.
+async def resend_failed(
+    connection: Connection, *, since: datetime, now: datetime
+) -> tuple[NotificationKey, ...]:
+    """Set pending again what was given up at or after `since`; return which those are.
 
     A daemon that runs sends them within seconds, each saying when it was meant.
     """
     rows = await connection.fetch(statement("resend_failed_notifications"), since, now)
-    return len(rows)
+    return tuple(NotificationKey(row["id"], row["user_id"], row["channel"]) for row in rows)

@@ -50,7 +50,7 @@ class PositionView:
 class GuardView:
     """What a guard is, what it has done so far, and how its newest execution ended.
 
-    `checks` counts the looks at which there was nothing to do.
+    `checks` counts the looks at which there was nothing to do. A pause may be over.
     """
 
     guard_id: GuardId
@@ -59,6 +59,8 @@ class GuardView:
     reason: str
     since: datetime
     updated_at: datetime
+    paused_until: datetime | None
+    paused_by: str | None
     checks: int
     last_checked_at: datetime | None
     executions: int

@@ -1,5 +1,6 @@
 """What the commands that explain and analyze read of executions, actions and notifications."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -102,6 +103,18 @@ async def deliveries(
 ) -> tuple[Delivery, ...]:
     """Return how telling of the newest notices from `since` on went, newest first."""
     rows = await connection.fetch(statement("select_deliveries"), since, limit)
+    return _DELIVERIES.validate_python(tuple(dict(row) for row in rows))
+
+
+async def failed_deliveries(connection: Connection, *, since: datetime) -> tuple[Delivery, ...]:
+    """Return the notifications that were given up at `since` or later, newest first."""
+    rows = await connection.fetch(statement("select_failed_notifications"), since)
+    return _DELIVERIES.validate_python(tuple(dict(row) for row in rows))
+
+
+async def deliveries_by_id(connection: Connection, ids: Sequence[UUID]) -> tuple[Delivery, ...]:
+    """Return how telling of these notices goes or went, newest first."""
+    rows = await connection.fetch(statement("select_notifications_by_id"), list(ids))
     return _DELIVERIES.validate_python(tuple(dict(row) for row in rows))
 
 

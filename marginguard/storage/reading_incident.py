@@ -20,6 +20,7 @@ async def rows_since(connection: Connection, since: datetime) -> Mapping[str, tu
     statements = {
         "executions": statement("select_incident_executions"),
         "actions": statement("select_incident_actions"),
+        "commands": statement("select_incident_commands"),
         "notifications": statement("select_incident_notifications"),
         "margin_history": statement("select_incident_margin_history"),
     }

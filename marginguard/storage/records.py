@@ -5,7 +5,13 @@ from collections.abc import Sequence
 import asyncpg
 
 from marginguard.domain.errors import Malformed, MarginguardError
-from marginguard.domain.records import ActionRecord, ExecutionRecord, GuardState, Record
+from marginguard.domain.records import (
+    ActionRecord,
+    CommandRecord,
+    ExecutionRecord,
+    GuardState,
+    Record,
+)
 from marginguard.storage.codec import decode_actions, decode_guard_states, json_rows
 from marginguard.storage.database import Connection, Pool, acquired
 from marginguard.storage.sql_files import statement
@@ -32,11 +38,13 @@ async def apply(pool: Pool, records: Sequence[Record]) -> None:
     """
     executions = [record for record in records if isinstance(record, ExecutionRecord)]
     actions = {record.id: record for record in records if isinstance(record, ActionRecord)}
+    commands = [record for record in records if isinstance(record, CommandRecord)]
     guards = {record.guard_id: record for record in records if isinstance(record, GuardState)}
     parts = (
         ("insert_executions", executions),
         ("upsert_actions", list(actions.values())),
         ("upsert_guard_states", list(guards.values())),
+        ("insert_commands", commands),
     )
     async with acquired(pool) as connection:
         try:

@@ -22,10 +22,10 @@ class RetentionRules:
     """How long records are kept, and how they are deleted.
 
     `days`: executions that completed or were skipped, the margin history, delivered
-    notifications. `failure_days`: executions and notifications that failed, and all actions. An
-    action that is not settled and a notification that is pending are kept for ever. The times
-    (seconds): `first_after_s` the start, then every `every_s`, with a pause of `pause_s` after
-    each batch of `batch_rows`.
+    notifications. `failure_days`: executions and notifications that failed, all actions and
+    commands. An action that is not settled and a notification that is pending are kept for ever.
+    The times (seconds): `first_after_s` the start, then every `every_s`, with a pause of
+    `pause_s` after each batch of `batch_rows`.
     """
 
     days: int = 90
@@ -74,6 +74,7 @@ class Retention:
         deletions = {
             "executions": (statement("delete_old_executions"), (usual, failures)),
             "actions": (statement("delete_old_actions"), (failures,)),
+            "commands": (statement("delete_old_commands"), (failures,)),
             "margin_history": (statement("delete_old_margin_history"), (usual,)),
             "notifications": (statement("delete_old_notifications"), (usual, failures)),
         }
@@ -97,8 +98,9 @@ class Retention:
         if pool is None:
             raise DatabaseUnavailable("the database has not answered yet")
         try:
-            async with asyncio.timeout(_BATCH_TIMEOUT_S), acquired(pool) as connection:
-                tag = await connection.execute(sql, *arguments, self._rules.batch_rows)
+            with self._link.timed("retention"):
+                async with asyncio.timeout(_BATCH_TIMEOUT_S), acquired(pool) as connection:
+                    tag = await connection.execute(sql, *arguments, self._rules.batch_rows)
         except TimeoutError as error:
             raise DatabaseUnavailable(
                 f"the database: deleting took longer than {_BATCH_TIMEOUT_S:g} s"

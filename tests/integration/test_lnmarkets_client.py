@@ -514,8 +514,19 @@ async def test_the_last_order_filled_is_what_closed_the_cross_position(exchange,
     exchange.answer(FILLED, page(early, late))
     closed = await account.closed_trade("cross", SINCE)
     assert closed == ClosedTrade(
-        id="cross", exit_price=95_000.5, pl=None, closed_at=datetime(2026, 1, 1, 14, tzinfo=UTC)
+        id="cross",
+        exit_price=95_000.5,
+        pl=None,
+        closed_at=datetime(2026, 1, 1, 14, tzinfo=UTC),
+        liquidated=False,
     )
+
+
+async def test_a_liquidation_of_the_cross_position_is_told_by_the_kind_of_its_order(
+    exchange, account
+):
+    exchange.answer(FILLED, page(cross_order(type="liquidation")))
+    assert (await account.closed_trade("cross", SINCE)).liquidated
 
 
 async def test_the_cross_position_was_not_closed_by_an_order_filled_before(exchange, account):

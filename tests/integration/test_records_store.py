@@ -1,5 +1,6 @@
 """Records in a real PostgreSQL: written any number of times, there once, and read back whole."""
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 from math import inf
@@ -8,6 +9,7 @@ import pytest
 
 from marginguard.domain.errors import ErrorCode, ErrorType
 from marginguard.domain.model import Side
+from marginguard.domain.pause import Pause
 from marginguard.domain.records import (
     ActionRecord,
     ActionStatus,
@@ -18,6 +20,7 @@ from marginguard.domain.records import (
 from marginguard.storage import reading
 from marginguard.storage.database import acquired
 from marginguard.storage.link import DatabaseLink
+from marginguard.storage.reading_incident import rows_since
 from marginguard.storage.records import (
     RecordsRefusedError,
     apply,
@@ -26,6 +29,7 @@ from marginguard.storage.records import (
 )
 from tests.records import (
     NOON,
+    a_command,
     a_guard_state,
     a_position_state,
     a_reduction,
@@ -107,10 +111,48 @@ async def test_a_reduction_cut_short_comes_back_with_the_step_it_has_reached(poo
 
 
 async def test_the_state_of_every_guard_comes_back_whole(pool):
-    states = (a_guard_state(), a_guard_state(guard_id="guard-2", armed=ArmedState.DISARMED))
+    pause = Pause(until=NOON + timedelta(minutes=10), by="root by the control socket")
+    states = (
+        a_guard_state(),
+        a_guard_state(guard_id="guard-2", armed=ArmedState.DISARMED, pause=pause),
+    )
     await apply(pool, states)
     async with acquired(pool) as connection:
         assert await load_guard_states(connection) == states
+
+
+async def test_a_pause_that_ended_is_ended_in_the_database_too(pool):
+    pause = Pause(until=NOON + timedelta(minutes=10), by="root by the control socket")
+    paused = a_guard_state(pause=pause)
+    await apply(pool, [paused])
+    await apply(pool, [replace(paused, pause=None)])
+    async with acquired(pool) as connection:
+        assert await load_guard_states(connection) == (replace(paused, pause=None),)
+
+
+async def test_a_command_is_stored_once_however_often_it_is_written(pool):
+    refused = a_command(guard_id=None, command="reload", accepted=False, answer="a\x00b")
+    await apply(pool, [a_command(), refused])
+    await apply(pool, [refused])
+    rows = await fetch(pool, "SELECT * FROM commands ORDER BY accepted")
+    assert [row["command"] for row in rows] == ["reload", "pause guard-1 600s"]
+    assert rows[0] == {
+        "id": refused.id,
+        "at": refused.at,
+        "by": "root by the control socket",
+        "command": "reload",
+        "guard_id": None,
+        "accepted": False,
+        "answer": "a\ufffdb",
+    }
+
+
+async def test_an_incident_has_the_commands_since_then(pool):
+    old = a_command(at=NOON - timedelta(hours=3), command="resume guard-1")
+    await apply(pool, [old, a_command()])
+    async with acquired(pool) as connection:
+        [row] = (await rows_since(connection, NOON - timedelta(hours=2)))["commands"]
+    assert json.loads(row)["command"] == "pause guard-1 600s"
 
 
 async def test_unsettled_actions_come_back_oldest_first_and_settled_ones_do_not(pool):

@@ -13,7 +13,7 @@ from marginguard.storage.link import DatabaseLink
 from marginguard.storage.records import apply
 from marginguard.storage.retention import Retention, RetentionRules
 from tests.integration.relay import relayed
-from tests.records import NOON, a_guard_state, an_action, an_execution, settled
+from tests.records import NOON, a_command, a_guard_state, an_action, an_execution, settled
 
 PATIENCE_S = 30.0
 EAGER = RetentionRules(batch_rows=2, first_after_s=0.0, every_s=PATIENCE_S, pause_s=0.0)
@@ -116,6 +116,13 @@ async def test_an_action_whose_end_is_not_known_is_never_forgotten(link, status)
     await retention_of(link).sweep(asyncio.Event())
     assert await kept(link, "SELECT intended_at FROM actions") == [4000]
     assert await fetch(link, "SELECT count(*) FROM guard_state") == [(1,)]
+
+
+async def test_commands_are_kept_for_a_year(link):
+    commands = [a_command(at=NOON - days * DAY) for days in (91, 366)]
+    await apply(await link.connect(), commands)
+    await retention_of(link).sweep(asyncio.Event())
+    assert await kept(link, "SELECT at FROM commands") == [91]
 
 
 async def test_the_margin_history_is_kept_for_ninety_days(link):

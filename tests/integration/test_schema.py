@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 import marginguard.storage
-from marginguard.domain.records import ActionRecord, ExecutionRecord, GuardState
+from marginguard.domain.records import ActionRecord, CommandRecord, ExecutionRecord, GuardState
 from marginguard.storage.database import acquired
 from marginguard.storage.link import DatabaseLink
 from marginguard.storage.reading import PositionView
@@ -32,6 +32,7 @@ async def connection(database_url):
         ("executions", ExecutionRecord),
         ("actions", ActionRecord),
         ("guard_state", GuardState),
+        ("commands", CommandRecord),
         ("positions", PositionView),
     ],
 )
@@ -48,7 +49,7 @@ async def test_a_table_has_a_column_for_each_field_of_its_record(connection, tab
 def test_the_statements_in_the_code_and_in_the_files_are_the_same():
     code = "".join(path.read_text() for path in CODE.glob("*.py"))
     used = set(re.findall(r'statement\("(\w+)"\)', code))
-    used |= set(re.findall(r'\("(\w+)", (?:executions|list\(\w+\.values\(\)\))\)', code))
+    used |= set(re.findall(r'\("(\w+)", (?:executions|commands|list\(\w+\.values\(\)\))\)', code))
     assert used == {path.stem for path in DIRECTORY.glob("*.sql")}
 
 

@@ -1,9 +1,11 @@
 """What befalls the world while the daemon guards: spells of trouble, and what the user does."""
 
+from datetime import timedelta
 from uuid import UUID
 
-from marginguard.domain.errors import Rejected
+from marginguard.domain.errors import Refused, Rejected
 from marginguard.domain.model import MarginMode, Side
+from marginguard.domain.pause import Pause
 from marginguard.domain.units import CROSS
 from marginguard.simulator.orders import CrossRequest
 from marginguard.simulator.trades import Order
@@ -29,6 +31,7 @@ def befall(world, happening) -> None:
         faults.disk_full_until_s = until_s
     elif happening.name == "clock jump":
         world.wall_offset_s += happening.size
+        world.invariants.pauses_end_any_time()
     elif happening.name == "funding":
         world.exchange.settle_funding(round(happening.size, 6), world.true_time())
     else:
@@ -46,10 +49,24 @@ def _to_the_process(world, name: str, until_s: float) -> None:
         process.resumed()
         world.invariants.disturbed()
         world.log("thawed")
+    elif name == "pause":
+        guard = world.guards[int(until_s) % len(world.guards)].guard
+        process.command(_pause(world, process.engine, guard.id, until_s))
     elif name == "restart":
         world.ask_to_stop()
     else:
         process.die()
+
+
+async def _pause(world, engine, guard_id: str, until_s: float) -> None:
+    """Pause a guard, as its operator does."""
+    span = timedelta(seconds=until_s - world.agenda.now_s)
+    try:
+        await engine.pause(guard_id, Pause(until=world.wall_time() + span, by="the user"))
+    except Refused as refusal:
+        world.log(f"  refused: {refusal}")
+        return
+    world.invariants.paused(guard_id, until_s)
 
 
 def _as_user(world, happening) -> None:

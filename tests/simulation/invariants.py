@@ -19,6 +19,7 @@ LOUD = frozenset(
         NoticeKind.UNPROTECTED,
         NoticeKind.THRESHOLD_REACHED,
         NoticeKind.POSITION_GONE,
+        NoticeKind.POSITION_LIQUIDATED,
     }
 )
 """The notices that make a breach known, or say that something was done about it."""
@@ -44,6 +45,7 @@ class Invariants:
         self._told_s = {}
         self._armed = {}
         self._disturbed_s = 0.0
+        self._paused = {}
         self._origins = {}
         self._reduced = Reductions()
         self.entry_margins = {}
@@ -54,6 +56,20 @@ class Invariants:
     def started(self):
         """A process has just started, and knows nothing of what was told before."""
         self._armed.clear()
+        states = self._world.disk.guard_states()
+        for guard_id in [*self._paused]:
+            if guard_id not in states or states[guard_id].pause is None:
+                del self._paused[guard_id]
+
+    def paused(self, guard_id, until_s):
+        """An operator has paused a guard, which was answered just now."""
+        since_s, ends_s = self._paused.get(guard_id, (0.0, 0.0))
+        now_s = self._world.agenda.now_s
+        self._paused[guard_id] = (since_s if now_s < ends_s else now_s, until_s)
+
+    def pauses_end_any_time(self):
+        """The wall clock jumped, by which pauses may be over."""
+        self._paused.clear()
 
     def disturbed(self):
         """Something happened that may make good work take longer."""
@@ -105,6 +121,7 @@ class Invariants:
             self._world.violate(f"a dry run sent {request.wish}")
         if not self._plan(record.guard_id).guard.rules.auto_execution:
             self._world.violate(f"sent {request.wish} though auto_execution is off")
+        self._signed_in_a_pause(request, record)
         if record.repeatable:
             return
         for earlier in self._world.ledger.requests:
@@ -114,6 +131,17 @@ class Invariants:
                 self._world.violate(
                     f"sent {request.wish} while an earlier {earlier.wish} may still be carried out"
                 )
+
+    def _rests(self, guard_id):
+        since_s, until_s = self._paused.get(guard_id, (0.0, 0.0))
+        return since_s, self._world.agenda.now_s < until_s
+
+    def _signed_in_a_pause(self, request, record):
+        """While a guard is paused only what was under way before goes on."""
+        since_s, rests = self._rests(record.guard_id)
+        intended_s, _ = self._world.disk.intents.get(record.id, (0.0, None))
+        if rests and intended_s > since_s:
+            self._world.violate(f"{record.guard_id} is paused and sent {request.wish}")
 
     def _is_forgotten(self, earlier):
         """Whether it cut the cross position on a full disk, by a process that died since.
@@ -231,7 +259,9 @@ class Invariants:
         process, now_s = world.process, world.agenda.now_s
         if process is None or not process.alive or process.stop.is_set() or process.frozen:
             return
-        if plan not in world.guards_now() or self._armed.get(guard.id) in NOT_GUARDING:
+        _, rests = self._rests(guard.id)
+        silent = self._armed.get(guard.id) in NOT_GUARDING and not rests
+        if plan not in world.guards_now() or silent:
             return
         settings = world.scenario.settings
         told_s = self._told_s.get(key, 0.0)
@@ -245,6 +275,9 @@ class Invariants:
         pace_s = max(guard.rules.cooldown.total_seconds(), SETTLED_AFTER_S)
         calm_bound_s = pace_s + settings.interval_s + UNAUTHORIZED_PAUSE_S + ACT_S
         bound_s = calm_bound_s + self._blind_bound_s() + settings.timeout_s
+        world.counts["looks at a breach in a pause"] += rests
+        if rests:
+            bound_s = float("inf")  # where it is blind it says so under its pause
         if now_s - since_s > bound_s or now_s - calm_s > calm_bound_s:
             world.violate(
                 f"{guard.id}: {key[1]} is at {level:.1f} %, threshold"

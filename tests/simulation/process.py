@@ -28,6 +28,7 @@ class Process:
         self._crash_in = crash_in
         self._crash_in_action = crash_in_action
         self._in_action = False
+        self._commands = set()
         self.frozen = False
         self.ended = False
         self.journal = JournalPort(world.disk, world, self)
@@ -105,6 +106,12 @@ class Process:
     def saw_price(self) -> None:
         """Note that a look at the price worked."""
         self.price_seen_s = self._world.agenda.now_s
+
+    def command(self, work) -> None:
+        """Have the process do what its operator asks."""
+        task = self.loop.create_task(work, name="command")
+        self._commands.add(task)
+        task.add_done_callback(self._commands.discard)
 
     def crash_no_more(self) -> None:
         """Let the process live until it is asked to end."""

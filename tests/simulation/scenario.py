@@ -115,7 +115,11 @@ def scenario(seed: int) -> Scenario:
         guards=guards,
         path=path,
         weather=_weather(draw),
-        happenings=tuple(sorted(_happenings(draw, duration_s), key=lambda h: h.at_s)),
+        happenings=tuple(
+            sorted(
+                (*_happenings(draw, duration_s), *_pauses(seed, duration_s)), key=lambda h: h.at_s
+            )
+        ),
         lives=tuple(_life(draw) for _ in range(draw.choice((0, 0, 1, 1, 2, 4)))),
         streamed=draw.random() < 0.7,
         books_loss=draw.random() < 0.5,
@@ -286,6 +290,14 @@ def _happenings(draw: random.Random, duration_s: float) -> Iterator[Happening]:
             name=name,
             size=draw.uniform(*_SPELLS[name]),
             pick=draw.randrange(1000),
+        )
+
+
+def _pauses(seed: int, duration_s: float) -> Iterator[Happening]:
+    draw = random.Random(f"{seed}/pauses")
+    for _ in range(draw.choice((0, 0, 0, 1, 2))):
+        yield Happening(
+            at_s=draw.uniform(1.0, duration_s), name="pause", size=draw.uniform(5.0, 200.0)
         )
 
 

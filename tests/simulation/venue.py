@@ -6,7 +6,14 @@ from fractions import Fraction
 from uuid import UUID
 
 from marginguard.domain.errors import Rejected
-from marginguard.domain.model import Balance, ClosedTrade, CrossOrder, Position, Transfer
+from marginguard.domain.model import (
+    Balance,
+    ClosedTrade,
+    CrossOrder,
+    OrderType,
+    Position,
+    Transfer,
+)
 from marginguard.domain.outcome import Outcome, OutcomeKind
 from marginguard.domain.units import CROSS
 from marginguard.simulator.orders import CrossRequest
@@ -197,7 +204,13 @@ class SimulatedAccount:
         if not filled:
             return None
         last = max(filled, key=lambda order: order.filled_at)
-        return ClosedTrade(id=CROSS, exit_price=last.price, pl=None, closed_at=last.filled_at)
+        return ClosedTrade(
+            id=CROSS,
+            exit_price=last.price,
+            pl=None,
+            closed_at=last.filled_at,
+            liquidated=last.type is OrderType.LIQUIDATION,
+        )
 
     def _filled_order(self, client_id, start) -> CrossOrder | None:
         return next(

@@ -21,12 +21,14 @@ from marginguard.domain.model import (
     Transfer,
 )
 from marginguard.domain.outcome import Outcome, OutcomeKind
+from marginguard.domain.pause import Pause
 from marginguard.domain.records import ActionRecord, ArmedState, ExecutionSource, GuardState
 from marginguard.engine.account import Account
 from marginguard.engine.book import Book
 from marginguard.engine.executor import Executor
 from marginguard.engine.guard import GuardRunner
 from marginguard.engine.health import Health
+from marginguard.engine.hooks import NO_HOOKS
 from marginguard.engine.looking import Looker
 from marginguard.engine.protection import Protector
 from marginguard.engine.settings import EngineSettings, Guard
@@ -281,6 +283,7 @@ class Rig:
         self.prices = FakePrices(self.clock)
         self.ears = Ears()
         self.refusals = []
+        self.hooks = NO_HOOKS
         self.settings = settings
         self.guard = Guard(
             id="guard-1",
@@ -331,6 +334,7 @@ class Rig:
                 since=self.clock.now(),
                 memory=known.memory if known else GuardMemory(),
                 updated_at=self.clock.now(),
+                pause=known.pause if known else None,
             ),
             unsettled=self.journal.unsettled_actions(),
             journal=self.journal,
@@ -339,6 +343,7 @@ class Rig:
         self.account = Account(
             account_id="main",
             guards=[(self.guard, self.book)],
+            executor=self.executor,
             observations=self.ears,
             notifier=self.ears,
             clock=self.clock,
@@ -392,7 +397,16 @@ class Rig:
             actions=actions,
             new_id=uuid7,
             on_refused=lambda: self.refusals.append(self.clock.monotonic()),
+            hooks=self.hooks,
         )
+
+    async def pause(self, span_s, *, by="root by the control socket"):
+        """Pause the guard, which has run before, for so many seconds."""
+        until = self.clock.now() + timedelta(seconds=span_s)
+        return await self._runner.pause(Pause(until=until, by=by))
+
+    async def resume(self):
+        return await self._runner.resume()
 
     def breached_at(self, price):
         runner = getattr(self, "_runner", None)

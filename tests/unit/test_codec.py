@@ -20,9 +20,11 @@ from marginguard.domain.memory import (
     Spend,
 )
 from marginguard.domain.model import ActionKind, Side
+from marginguard.domain.pause import Pause
 from marginguard.domain.records import (
     ActionRecord,
     ActionStatus,
+    CommandRecord,
     ExecutionRecord,
     GuardState,
     PositionState,
@@ -30,7 +32,7 @@ from marginguard.domain.records import (
 )
 from marginguard.storage import codec
 from tests import old_lines
-from tests.records import NOON, a_guard_state, a_reduction, an_action, an_execution
+from tests.records import NOON, a_command, a_guard_state, a_reduction, an_action, an_execution
 
 offsets = st.integers(-12 * 60, 12 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 moments = st.datetimes(
@@ -108,8 +110,12 @@ memories = st.builds(
     lineages=st.lists(st.builds(Lineage, at=moments), max_size=2).map(tuple),
     backstops=st.lists(backstops, max_size=2).map(tuple),
 )
-guard_states = st.builds(GuardState, since=moments, memory=memories, updated_at=moments)
-records = st.one_of(actions, executions, guard_states)
+pauses = st.builds(Pause, until=moments)
+guard_states = st.builds(
+    GuardState, since=moments, memory=memories, updated_at=moments, pause=st.none() | pauses
+)
+commands = st.builds(CommandRecord, at=moments)
+records = st.one_of(actions, executions, guard_states, commands)
 
 
 @settings(deadline=None)
@@ -158,6 +164,21 @@ def test_a_guard_state_written_when_episodes_had_a_refusal_is_still_read():
     (spend,) = state.memory.spends
     assert spend.amount == 25_000
     assert (state.memory.lineages, state.memory.backstops) == ((), ())
+
+
+def test_a_guard_state_written_before_there_were_pauses_is_still_read():
+    state = a_guard_state(pause=None)
+    line = codec.encode(state).replace(b',"pause":null', b"")
+    assert b"pause" not in line
+    assert codec.decode(line) == state
+
+
+def test_a_command_is_read_back_and_refused_where_it_lacks_something():
+    command = a_command(guard_id=None)
+    assert codec.decode(codec.encode(command)) == command
+    line = codec.encode(command).replace(b'"accepted":true,', b"")
+    with pytest.raises(Malformed, match="accepted"):
+        codec.decode(line)
 
 
 def test_a_retired_field_in_another_place_is_refused():

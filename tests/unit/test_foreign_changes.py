@@ -86,7 +86,7 @@ async def test_what_runs_at_the_first_look_is_no_news():
             "position_changed",
             "7,000 sats of margin were taken out",
         ),
-        (lambda rig: rig.exchange.end("trade-1"), "position_gone", "no guard closed it"),
+        (lambda rig: rig.exchange.end("trade-1"), "position_gone", "was closed by hand"),
     ],
 )
 async def test_a_change_by_somebody_else_is_told_once(befalls, kind, said):

@@ -1,11 +1,20 @@
 """One execution of a guard, from reads that fail to notices that are due."""
 
+import asyncio
 from dataclasses import replace
+
+import pytest
 
 from marginguard.domain.errors import Rejected, Unauthorized, Unreachable
 from marginguard.domain.model import ActionKind
-from marginguard.domain.records import ActionStatus, ExecutionRecord, GuardState
-from tests.unit.fakes import Rig, ambiguous, rejected
+from marginguard.domain.records import (
+    ActionStatus,
+    ExecutionRecord,
+    ExecutionSource,
+    GuardState,
+)
+from marginguard.engine.hooks import Hooks
+from tests.unit.fakes import PROMPT, Rig, ambiguous, rejected
 from tests.unit.strategies import a_position, price_at
 
 CLOSE = ActionKind.CLOSE_POSITION
@@ -21,6 +30,25 @@ async def test_nothing_breached_is_counted_and_not_recorded():
     assert await rig.run() == 0
     assert rig.ears.checks == 1
     assert rig.journal.of(ExecutionRecord) == []
+
+
+async def test_a_quiet_run_tells_how_long_it_and_its_phases_took():
+    rig, told = Rig(action=CLOSE), []
+    rig.hooks = Hooks(quiet=lambda took_s, phases: told.append((took_s, dict(phases))))
+    quote = rig.prices.quote
+
+    async def slowly():
+        rig.clock.advance(0.5)
+        return await quote()
+
+    rig.prices.quote = slowly
+    await rig.run()
+    [(took_s, phases)] = told
+    assert (took_s, phases["price"]) == (0.5, 0.5)
+    assert phases.keys() >= {"positions", "price", "decision"}
+    rig.market(a_position(), 90)
+    await rig.run()
+    assert len(told) == 1
 
 
 async def test_the_first_good_look_arms_the_guard_and_says_so():
@@ -71,7 +99,8 @@ async def test_a_blind_guard_is_degraded_only_after_blind_after_and_says_so_once
         rig.clock.advance(15)
     assert rig.book.state.armed.value == "degraded"
     await rig.run()
-    assert rig.ears.kinds() == ["guard_armed", "guard_degraded", "guard_armed"]
+    told = ["guard_armed", "execution_failed", "guard_degraded", "guard_armed"]
+    assert rig.ears.kinds() == told
 
 
 async def test_a_guard_that_never_saw_anything_is_degraded_loudly_too():
@@ -277,6 +306,56 @@ async def test_positions_read_long_ago_are_not_acted_on():
     await rig.run()
     assert rig.exchange.calls == []
     assert newest_execution(rig).error_type.value == "NETWORK_ERROR"
+
+
+async def ages_asked_for(rig, source):
+    """Return how old the reads of balance and positions may be in a run."""
+    ages = []
+
+    def noting(read):
+        async def reading(*, max_age_s=0.0):
+            ages.append(max_age_s)
+            return await read(max_age_s=max_age_s)
+
+        return reading
+
+    exchange = rig.exchange
+    balance, positions = exchange.balance, exchange.running_positions
+    exchange.balance, exchange.running_positions = noting(balance), noting(positions)
+    try:
+        await rig.run(source)
+    finally:
+        exchange.balance, exchange.running_positions = balance, positions
+    return ages
+
+
+@pytest.mark.parametrize("source", list(ExecutionSource))
+async def test_only_a_routine_look_shares_what_another_guard_read_within_a_second(source):
+    routine = source is ExecutionSource.SCHEDULE
+    assert await ages_asked_for(Rig(action=CLOSE), source) == [1.0 if routine else 0.0] * 2
+
+
+async def test_what_is_to_be_settled_is_read_anew_in_a_routine_look_too():
+    rig = Rig(action=ADD)
+    rig.market(a_position(), 85)
+    rig.exchange.script.append((False, ambiguous()))
+    await rig.run()
+    assert rig.book.unsettled
+    assert await ages_asked_for(rig, ExecutionSource.SCHEDULE) == [0.0, 0.0]
+
+
+async def test_a_look_that_outlives_its_time_out_is_a_stalled_run_that_is_retried():
+    rig = Rig(action=CLOSE, settings=replace(PROMPT, timeout_s=0.01))
+
+    async def never(**_):
+        await asyncio.Event().wait()
+
+    rig.exchange.running_positions = never
+    async with asyncio.timeout(10):
+        assert await rig.run() == 3
+    record = newest_execution(rig)
+    assert (record.status.value, record.error_code.value) == ("failed", "STALLED")
+    assert record.error_type.value == "NETWORK_ERROR"
 
 
 async def test_a_guard_whose_positions_do_not_run_waits_and_says_so():

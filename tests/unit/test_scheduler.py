@@ -48,6 +48,7 @@ class FakeRunner:
         self.ends = list(ends)
         self.started_s = asyncio.get_running_loop().time()
         self.runs = []
+        self.recorded = None
         self.blind_look_s = float("inf")
         self.under_way = 0
         self.most_under_way = 0

@@ -13,9 +13,9 @@ from marginguard.domain.budget import Allowance
 from marginguard.domain.model import ActionKind, MarginMode
 from marginguard.domain.outcome import Outcome, OutcomeKind
 from marginguard.engine import executor
+from marginguard.engine.alerts import Alerts
 from marginguard.engine.book import Book
 from marginguard.engine.executor import Executor
-from marginguard.engine.guard import GuardRunner
 from marginguard.engine.health import Health
 from tests.simulation.scenario import Happening, scenario
 from tests.simulation.small import FATES_TO_CRASH_IN, one_breach
@@ -144,14 +144,19 @@ def test_an_action_that_is_never_settled_is_caught(monkeypatch):
 def test_spending_beyond_the_budget_is_caught(monkeypatch):
     monkeypatch.setattr(
         "marginguard.domain.steps.allowance",
-        lambda *_budget, **_planned: Allowance(amount=10**15, limit="none"),
+        lambda *_budget, **_planned: Allowance(amount=10**15, limit="none", decided_by=None),
     )
     assert _caught("overspent")
 
 
 def test_a_breach_that_nobody_hears_of_is_caught(monkeypatch):
-    monkeypatch.setattr(GuardRunner, "_remind", lambda *_decisions: False)
+    monkeypatch.setattr(Alerts, "remind", lambda *_decisions: frozenset())
     assert _caught("nobody has heard of it")
+
+
+def test_an_action_of_a_guard_that_is_paused_is_caught(monkeypatch):
+    monkeypatch.setattr(Book, "paused", None)
+    assert _caught("is paused and sent")
 
 
 def test_a_blind_guard_that_does_not_say_so_is_caught(monkeypatch):

@@ -7,4 +7,4 @@ UPDATE notifications SET
     resent_at = now(),
     revision = revision + 1
 WHERE status = 'failed' AND settled_at >= $1
-RETURNING channel
+RETURNING id, user_id, channel

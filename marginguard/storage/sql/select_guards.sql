@@ -6,6 +6,8 @@ SELECT
     guard_state.reason,
     guard_state.since,
     guard_state.updated_at,
+    (guard_state.pause ->> 'until')::timestamptz AS paused_until,
+    guard_state.pause ->> 'by' AS paused_by,
     coalesce(guard_stats.checks, 0) AS checks,
     guard_stats.last_checked_at,
     coalesce(guard_stats.executions, 0) AS executions,
