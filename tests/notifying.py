@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from uuid_utils.compat import uuid7
@@ -177,3 +177,48 @@ async def running(telegraph):
 
 def after(**span):
     return NOON + timedelta(**span)
+
+
+@dataclass(kw_only=True)
+class Noted:
+    """A use of the operator that changed nothing."""
+
+    command: str
+    by: str
+    answer: str
+    accepted: bool
+
+
+class FakeOperator:
+    """Shows `now`, and remembers what it is asked; `error` is raised instead of changing."""
+
+    def __init__(self, now):
+        self.now = now
+        self.actions = []
+        self.calls = []
+        self.notes = []
+        self.error = None
+        self.note_error = None
+
+    def overview(self):
+        return self.now
+
+    def last_actions(self):
+        return self.actions
+
+    async def note(self, command, *, by, answer, accepted):
+        if self.note_error is not None:
+            raise self.note_error
+        self.notes.append(Noted(command=command, by=by, answer=answer, accepted=accepted))
+
+    async def pause(self, guard_id, span, *, by):
+        return self._called(("pause", guard_id, span, by), f"{guard_id} is paused.")
+
+    async def resume(self, guard_id, *, by):
+        return self._called(("resume", guard_id, by), f"{guard_id} acts again.")
+
+    def _called(self, call, answer):
+        if self.error is not None:
+            raise self.error
+        self.calls.append(call)
+        return answer

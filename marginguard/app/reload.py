@@ -23,7 +23,6 @@ def change_between(old: Config, new: Config) -> Change:
     fixed = {
         "[daemon] state_dir": old.daemon.state_dir != new.daemon.state_dir,
         "[database]": old.database != new.database,
-        "[notifications]": old.notifications != new.notifications,
         "[http]": old.http != new.http,
         "[heartbeat]": old.heartbeat != new.heartbeat,
         "[retention]": old.retention != new.retention,

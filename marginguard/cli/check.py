@@ -15,7 +15,7 @@ from marginguard.app.venues import validate_online
 from marginguard.cli import corrections, guard_words
 from marginguard.cli.common import ExitCode, config_option, json_option, paragraph
 from marginguard.cli.corrections import Fix
-from marginguard.cli.findings import Finding, refusal, refused, warning, warnings
+from marginguard.cli.findings import Finding, refusal, refused, untellable, warning, warnings
 from marginguard.config import Config, load_config
 from marginguard.domain.errors import ConfigError
 from marginguard.lnmarkets.validation import AccountValidation, Verdict
@@ -40,7 +40,7 @@ def check(ctx: click.Context, config_path: Path, *, online: bool, fix: bool, as_
     config: Config | None = None
     try:
         config = load_config(config_path, os.environ)
-        findings = [*refused(config), *warnings(config)]
+        findings = [*refused(config), *untellable(config), *warnings(config)]
     except ConfigError as error:
         findings = [refusal(line, config_path, "fix_config") for line in error.problems]
     faulty = any(finding.severity == "error" for finding in findings)

@@ -2,7 +2,7 @@
 
 from marginguard.config.guards import BudgetSettings, GuardSettings
 from marginguard.config.ladders import rules_of
-from marginguard.config.load import Config, load_config
+from marginguard.config.load import Config, load_config, state_dir_of
 from marginguard.config.models import (
     AccountSettings,
     ActionsSettings,
@@ -31,4 +31,5 @@ __all__ = [
     "WebhookSettings",
     "load_config",
     "rules_of",
+    "state_dir_of",
 ]

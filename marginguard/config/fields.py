@@ -62,11 +62,18 @@ class FromEnvironment(str):
 def _duration(value: object) -> object:
     if isinstance(value, timedelta):
         return value
+    if not isinstance(value, str):
+        raise ValueError(DURATION)  # noqa: TRY004 - pydantic's protocol
+    return duration_of(value)
+
+
+def duration_of(text: str) -> timedelta:
+    """Return the duration that `1h30m` stands for; raises `ValueError` where it stands for none."""
     # durationpy skips what it cannot read between two parts and takes "mm" for months, so the
     # shape is settled first.
-    if not isinstance(value, str) or not _DURATION.fullmatch(value):
+    if not _DURATION.fullmatch(text):
         raise ValueError(DURATION)
-    duration: timedelta = durationpy.from_str(value)
+    duration: timedelta = durationpy.from_str(text)
     if not timedelta(0) < duration <= LONGEST:
         raise ValueError(DURATION)
     return duration

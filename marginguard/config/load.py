@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from pydantic import SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from marginguard.config.consistency import file_faults
-from marginguard.config.fields import FromEnvironment, Surroundings
+from marginguard.config.fields import FromEnvironment, StateDirectory, Surroundings
 from marginguard.config.guards import GuardSettings
 from marginguard.config.models import (
     AccountSettings,
@@ -162,6 +162,39 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
     )
     guards, refused = sort_guards(path, file.guards, config.terms())
     return replace(config, guards=guards, refused_guards=refused)
+
+
+class _Daemon(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    state_dir: StateDirectory = Field(
+        None,  # type: ignore[assignment]  # as in DaemonSettings
+        description="the path of a directory",
+    )
+
+
+class _Place(BaseModel):
+    """Where a daemon keeps its things, and nothing else of a file."""
+
+    model_config = ConfigDict(frozen=True)
+
+    daemon: _Daemon = Field(description="a table")
+
+
+def state_dir_of(path: Path, environ: Mapping[str, str]) -> Path:
+    """Return `[daemon] state_dir` of the configuration at `path`, whatever else is wrong with it.
+
+    For speaking to a daemon that runs by an earlier version of the file. Raises `ConfigError`.
+    """
+    text, mode = _read(path)
+    data = _overridden(_parse(path, text), _from_environment(environ))
+    data.setdefault("daemon", {})
+    surroundings = Surroundings(path=path, mode=mode, environ=environ)
+    try:
+        return _Place.model_validate(data, context=surroundings).daemon.state_dir
+    except ValidationError as error:
+        document = Document(path=path, data=data)
+        raise ConfigError(*map(document.line, faults_of(error, _Place))) from None
 
 
 def _owned(account: AccountSettings, only: UserSettings) -> AccountSettings:

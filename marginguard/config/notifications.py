@@ -34,6 +34,7 @@ _CHANNELS = f"a list of channels ({', '.join(CHANNELS)})"
 _EVENTS = ", ".join(event.value for event in Event if event is not Event.TEST)
 _HTTPS = f"an https:// address (http:// on this machine alone), given as {SECRET}"
 _SWITCH = "true or false"
+_TOKEN = re.compile(r"[0-9]+:[A-Za-z0-9_-]+")
 _QUIET = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])")
 
 
@@ -116,14 +117,50 @@ class EmailSettings(Table):
         return self
 
 
-class TelegramSettings(Table):
-    """`[notifications.telegram]`: the bot; without `token` it writes to nobody."""
+def _chat_id(value: object) -> object:
+    # A name or a number in quotes is no id: who may command must not be a guess.
+    if isinstance(value, bool) or not isinstance(value, int) or value == 0:
+        raise ValueError("not a chat's id")
+    return value
 
-    token: Secret | None = Field(None, description=f"the bot's token, given as {SECRET}")
+
+def _bot_token(token: SecretStr) -> SecretStr:
+    if not _TOKEN.fullmatch(token.get_secret_value()):
+        raise told("is no bot's token: @BotFather in Telegram gives you one, like 123456789:ABC...")
+    return token
+
+
+_ChatId = Annotated[int, BeforeValidator(_chat_id), Field(ge=-(10**15), le=10**15)]
+
+
+class TelegramSettings(Table):
+    """`[notifications.telegram]`: the bot; without `token` it writes to nobody.
+
+    With `commands` it obeys those chats of `command_chats`, and nobody else.
+    """
+
+    token: Annotated[Secret, AfterValidator(_bot_token)] | None = Field(
+        None, description=f"the bot's token, given as {SECRET}"
+    )
     base_url: str = Field(
         "https://api.telegram.org", description="the https:// address of the Bot API"
     )
     timeout: _Timeout = Field(timedelta(seconds=10), description=_TIMEOUT)
+    commands: bool = Field(default=False, description=_SWITCH)
+    command_chats: tuple[_ChatId, ...] = Field(
+        (), description="a list of chat ids, which are whole numbers (a group's begins with -)"
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.commands and self.token is None:
+            raise told("commands = true needs token too: the bot that is written to")
+        if self.commands and not self.command_chats:
+            raise told(
+                "commands = true needs command_chats too, a list of the ids of the chats that may"
+                " command, such as the number of your telegram_chat_id: [123456789]"
+            )
+        return self
 
 
 class WebhookSettings(Table):

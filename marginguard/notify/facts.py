@@ -42,6 +42,7 @@ def facts_of(notice: Notice) -> tuple[Fact, ...]:
         ("Proof", _text(notice.data, "proof")),
         ("Error", _text(notice.data, "error")),
         ("Still at risk", _at_risk(notice.data)),
+        ("Profit or loss", _sats(notice.data, "pl_sats")),
         ("Balance left", _sats(notice.data, "balance_sats")),
         ("Happened", _repeated(notice.data)),
     )
@@ -111,6 +112,8 @@ def _action(data: Data) -> str | None:
 
 
 def _at_risk(data: Data) -> str | None:
+    if _number(data, "at_risk_sats") == 0:
+        return "nothing of this position"
     amount = _sats(data, "at_risk_sats")
     distance = _number(data, "liquidation_distance")
     parts = (

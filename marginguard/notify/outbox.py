@@ -189,6 +189,19 @@ class Outbox:
         """What is still to be delivered."""
         return [entry.row for entry in self._entries() if entry.row.pending]
 
+    @property
+    def waiting(self) -> list[Notification]:
+        """What is still to be delivered and is not being sent at this moment."""
+        return [entry.row for entry in self._entries() if entry.row.pending and not entry.sending]
+
+    def try_again(self, channel: str) -> None:
+        """Let go what waits because the channel has failed: it is another one now."""
+        self.ways.reopen(channel)
+        now_s = self._clock.monotonic()
+        for entry in self._sendable(channel):
+            if entry.row.attempts > 0:
+                entry.due_s = now_s
+
     def delivered_to(self, user_id: str, channel: str) -> Sequence[datetime]:
         """Return when the channel brought the user something within the last day."""
         times = self._delivered[user_id, channel]

@@ -18,6 +18,8 @@ from marginguard.ports import Clock
 _LONGEST_SLEEP_S: Final = 30.0
 """So that a clock that was set, or a machine that slept, holds nothing up for long."""
 
+_CLOSE_TIMEOUT_S: Final = 2.0
+
 
 def out_of_reach(row: Notification) -> Failed:
     """Return the failure of what is for a user or a channel that the configuration lacks."""
@@ -32,15 +34,17 @@ def out_of_reach(row: Notification) -> Failed:
 
 
 class Sender:
-    """Sends on one channel what the outbox has for it.
+    """Sends on the channel of one name what the outbox has for it; None: it is not set up.
 
-    `routing` returns the routing as it is now. `on_attempt` hears what has become of a
-    notification and how the attempt ended; `on_change`, that there is something to save.
+    A channel that is replaced is closed once what was being sent by it has ended. `routing`
+    returns the routing as it is now. `on_attempt` hears what has become of a notification and how
+    the attempt ended; `on_change`, that there is something to save.
     """
 
     def __init__(
         self,
-        channel: Channel,
+        name: str,
+        channel: Channel | None,
         outbox: Outbox,
         *,
         routing: Callable[[], Routing],
@@ -49,7 +53,9 @@ class Sender:
         clock: Clock,
         settings: OutboxSettings,
     ) -> None:
+        self._name = name
         self._channel = channel
+        self._replaced: list[Channel] = []
         self._outbox = outbox
         self._routing = routing
         self._on_attempt = on_attempt
@@ -59,6 +65,18 @@ class Sender:
         self._wake = asyncio.Event()
         self._log = structlog.get_logger()
 
+    @property
+    def is_set_up(self) -> bool:
+        """Whether there is a channel to send on."""
+        return self._channel is not None
+
+    def use(self, channel: Channel | None) -> None:
+        """Send on another channel from now on, or on none."""
+        if self._channel is not None:
+            self._replaced.append(self._channel)
+        self._channel = channel
+        self.wake()
+
     def wake(self) -> None:
         """Look at once whether something is due."""
         self._wake.set()
@@ -67,14 +85,28 @@ class Sender:
         """Send for ever; ends by cancellation alone."""
         while True:
             self._wake.clear()
-            row = self._outbox.take_due(self._channel.name)
+            await self._close_replaced()
+            row = self._outbox.take_due(self._name)
             if row is None:
                 await self._rest()
             elif not self._hold(row):
                 self._note(row, await self._attempt(row))
 
+    async def aclose(self) -> None:
+        """Close the channel, for a bounded time; call it when `run` has ended."""
+        self.use(None)
+        await self._close_replaced()
+
+    async def _close_replaced(self) -> None:
+        while self._replaced:
+            try:
+                async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                    await self._replaced.pop().aclose()
+            except TimeoutError:
+                self._log.info("notify.closed_by_force", channel=self._name)
+
     async def _rest(self) -> None:
-        due_in_s = self._outbox.next_due_in_s(self._channel.name)
+        due_in_s = self._outbox.next_due_in_s(self._name)
         wait_s = _LONGEST_SLEEP_S if due_in_s is None else min(due_in_s, _LONGEST_SLEEP_S)
         try:
             async with asyncio.timeout(wait_s):
@@ -97,14 +129,15 @@ class Sender:
         return True
 
     async def _attempt(self, row: Notification) -> Delivery:
+        channel = self._channel
         recipient = self._routing().recipient(row.user_id, row.channel)
-        if recipient is None:
+        if recipient is None or channel is None:
             return out_of_reach(row)
         age_s = (self._clock.now() - row.notice.at).total_seconds()
         late = age_s >= self._settings.late_after_s
         try:
             async with asyncio.timeout(self._settings.send_limit_s):
-                return await self._channel.send(message_of(row, to=recipient.to, late=late))
+                return await channel.send(message_of(row, to=recipient.to, late=late))
         except TimeoutError:
             return Failed(
                 reason=f"{row.channel} took longer than {self._settings.send_limit_s:g} s",

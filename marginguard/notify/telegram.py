@@ -23,11 +23,8 @@ from marginguard.domain.notice import Severity
 from marginguard.notify.channel import Action, Delivered, Delivery, Failed
 from marginguard.notify.destination import destination
 from marginguard.notify.message import Message
-from marginguard.notify.wording import one_line, shortened
+from marginguard.notify.wording import LONGEST_TELEGRAM_TEXT, one_line, shortened
 from marginguard.redaction import REDACTED
-
-LONGEST_TEXT: Final = 4096
-"""What Telegram takes in one message (Bot API, sendMessage)."""
 
 _CHECK_CHAT: Final = (
     "open the chat with your bot in Telegram and press Start (or add the bot to the group and write"
@@ -85,7 +82,7 @@ class TelegramChannel:
             async with asyncio.timeout(self._settings.timeout_s):
                 await self._bot.send_message(
                     chat_id=message.to,
-                    text=shortened(message.full_text, LONGEST_TEXT),
+                    text=shortened(message.full_text, LONGEST_TELEGRAM_TEXT),
                     disable_notification=message.severity is Severity.INFO,
                     link_preview_options=LinkPreviewOptions(is_disabled=True),
                 )
@@ -112,7 +109,7 @@ class TelegramChannel:
                     action=Action.WAIT,
                     advice="nothing: it is sent again when Telegram allows; fewer events in the"
                     " user's notifications make it rarer",
-                    retry_after_s=_seconds(error.retry_after),
+                    retry_after_s=seconds_of(error.retry_after),
                 )
             case InvalidToken():
                 return Failed(
@@ -155,7 +152,8 @@ def _wrong_chat(reason: str, advice: str) -> Failed:
     )
 
 
-def _seconds(retry_after: int | timedelta) -> float:
+def seconds_of(retry_after: int | timedelta) -> float:
+    """Return how long Telegram asks to wait, in seconds."""
     # The library is moving from the one to the other (PTB_TIMEDELTA).
     if isinstance(retry_after, timedelta):
         return retry_after.total_seconds()

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -18,6 +18,7 @@ from marginguard.notify.outbox import Outbox
 from marginguard.notify.outbox_rules import OutboxSettings
 from marginguard.notify.outbox_sender import Sender, out_of_reach
 from marginguard.notify.payload import payload_of
+from marginguard.notify.preferences import CHANNELS
 from marginguard.notify.reachability import Reachability
 from marginguard.notify.rendering import Recipient, Renderer
 from marginguard.notify.routing import Routing
@@ -28,7 +29,7 @@ LOG_CHANNEL: Final = "log"
 
 _BATCH: Final = 10
 _LAST_SAVE_S: Final = 3.0
-_CLOSE_TIMEOUT_S: Final = 2.0
+_NO_CHANNELS: Final[Mapping[str, Channel | None]] = {}
 
 
 class Telegraph:
@@ -52,8 +53,6 @@ class Telegraph:
         on_result: Callable[[str, str], None] = lambda _channel, _word: None,
         on_unreachable: Callable[[frozenset[str]], None] = lambda _users: None,
     ) -> None:
-        self._channels = tuple(channels)
-        self._routing = self._checked(routing)
         self._renderer = renderer
         self._store = store
         self._clock = clock
@@ -64,7 +63,10 @@ class Telegraph:
         self._told: deque[Notice] = deque()
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
-        self._senders = {channel.name: self._sender(channel) for channel in channels}
+        # One for each channel there could be: a reload may set it up, or change it.
+        given = {channel.name: channel for channel in channels}
+        self._senders = {name: self._sender(name, given.get(name)) for name in CHANNELS}
+        self._routing = self._checked(routing)
         self._keeping = False
         self._ended = False
         self._log = structlog.get_logger()
@@ -88,10 +90,26 @@ class Telegraph:
         self._told.append(notice)
         self._wake.set()
 
-    def reroute(self, routing: Routing) -> None:
-        """Use other addresses and wishes from now on, for the same channels or fewer."""
+    def reroute(
+        self,
+        routing: Routing,
+        *,
+        channels: Mapping[str, Channel | None] = _NO_CHANNELS,
+        renderer: Renderer | None = None,
+    ) -> None:
+        """Use other addresses and wishes from now on, and other channels and templates.
+
+        `channels` has those that change, by name; None: that one is not set up any more. What
+        is being sent by the one before is let end; what waits goes by the new one, at once.
+        """
+        for name, channel in channels.items():
+            self._senders[name].use(channel)
+            self._outbox.try_again(name)
+        self._renderer = renderer or self._renderer
         self._routing = self._checked(routing)
+        self._give_up_unsendable()
         self._wake_senders()
+        self._wake.set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Tell until `stop` is set, then try at most `drain_timeout_s` longer what is due.
@@ -212,12 +230,14 @@ class Telegraph:
 
     def _checked(self, routing: Routing) -> Routing:
         """Return the routing; raises `ValueError` if it uses what nobody sends on."""
-        if missing := routing.usable - {channel.name for channel in self._channels}:
+        set_up = {name for name, sender in self._senders.items() if sender.is_set_up}
+        if missing := routing.usable - set_up:
             raise ValueError(f"no such channels: {', '.join(sorted(missing))}")
         return routing
 
-    def _sender(self, channel: Channel) -> Sender:
+    def _sender(self, name: str, channel: Channel | None) -> Sender:
         return Sender(
+            name,
             channel,
             self._outbox,
             routing=lambda: self._routing,
@@ -267,12 +287,17 @@ class Telegraph:
         Those of users who are not known here are left alone: another daemon may share the store.
         """
         self._outbox.admit([row for row in rows if self._routing.knows(row.user_id)])
-        for row in self._outbox.pending:
-            if row.channel not in self._senders:
-                failure = out_of_reach(row)
-                self._after_attempt(self._outbox.settle(row, failure), failure)
+        self._give_up_unsendable()
         self._wake_senders()
         self._wake.set()
+
+    def _give_up_unsendable(self) -> None:
+        """Turn to other channels with what waits for one that is not set up."""
+        for row in self._outbox.waiting:
+            sender = self._senders.get(row.channel)
+            if sender is None or not sender.is_set_up:
+                failure = out_of_reach(row)
+                self._after_attempt(self._outbox.settle(row, failure), failure)
 
     async def _refresh(self) -> None:
         """Take in what is pending in the store, and then what somebody has made pending again."""
@@ -323,9 +348,5 @@ class Telegraph:
                 advice="it is sent when the daemon starts again",
                 **context_of(row),
             )
-        for channel in self._channels:
-            try:
-                async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-                    await channel.aclose()
-            except TimeoutError:
-                self._log.info("notify.closed_by_force", channel=channel.name)
+        for sender in self._senders.values():
+            await sender.aclose()

@@ -19,14 +19,14 @@ _TAKEN_BY: Final = {
     "sms": "The SMS provider took it: look at the phone.",
 }
 _MISSING: Final = {
-    "email": (Action.ADD_EMAIL_ADDRESS, "no e-mail address", 'email = "name@example.com"'),
-    "telegram": (Action.ADD_TELEGRAM_CHAT_ID, "no Telegram chat id", 'telegram_chat_id = "123"'),
+    "email": (Action.SETUP_EMAIL_ADDRESS, "no e-mail address", 'email = "name@example.com"'),
+    "telegram": (Action.SETUP_TELEGRAM_CHAT_ID, "no Telegram chat id", 'telegram_chat_id = "123"'),
     "webhook": (
-        Action.ADD_WEBHOOK_URL,
+        Action.SETUP_WEBHOOK_URL,
         "no webhook address",
         'webhook_url = "https://example.com/hook"',
     ),
-    "sms": (Action.ADD_PHONE_NUMBER, "no phone number", 'phone = "+34600111222"'),
+    "sms": (Action.SETUP_SMS_PHONE_NUMBER, "no phone number", 'phone = "+34600111222"'),
 }
 
 

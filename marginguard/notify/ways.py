@@ -39,6 +39,10 @@ class Ways:
         """Open the way: something has arrived."""
         self._ways.pop((user_id, channel), None)
 
+    def reopen(self, channel: str) -> None:
+        """Open a channel's ways to everybody: it is another one now."""
+        self._ways = {place: way for place, way in self._ways.items() if place[1] != channel}
+
     def closed_until_s(self, user_id: str, channel: str) -> float:
         """Return when the way may be tried again."""
         return self._ways.get((user_id, channel), _OPEN).closed_until_s

@@ -1,12 +1,16 @@
 """Numbers, times and lines of text as people read them."""
 
 import math
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 from zoneinfo import ZoneInfo
 
 from marginguard.domain.errors import ConfigError
 from marginguard.domain.units import SATS_PER_BTC
+
+LONGEST_TELEGRAM_TEXT: Final = 4096
+"""How many UTF-16 units Telegram takes in one message (Bot API, sendMessage)."""
 
 _LONGEST_LINE: Final = 200
 _ELLIPSIS: Final = "…"
@@ -23,10 +27,24 @@ def shortened(text: str, limit: int) -> str:
 
     What was cut off is marked by an ellipsis.
     """
-    encoded = text.encode("utf-16-le", errors="replace")
-    if len(encoded) <= 2 * limit:
+    if _units(text) <= limit:
         return text
+    encoded = text.encode("utf-16-le", errors="replace")
     return encoded[: 2 * (limit - 1)].decode("utf-16-le", errors="ignore") + _ELLIPSIS
+
+
+def fitted(lines: Sequence[str], limit: int) -> str:
+    """Return as many of the lines as `limit` UTF-16 units hold, and how many more there are."""
+    text = "\n".join(lines).strip()
+    kept = list(lines)
+    while kept and _units(text) > limit:
+        kept.pop()
+        text = "\n".join([*kept, f"{_ELLIPSIS} and {len(lines) - len(kept)} more lines"])
+    return text
+
+
+def _units(text: str) -> int:
+    return len(text.encode("utf-16-le", errors="replace")) // 2
 
 
 def zone(name: str) -> ZoneInfo:

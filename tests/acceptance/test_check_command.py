@@ -12,7 +12,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from marginguard import __version__
+from marginguard import __version__, logs
 from marginguard.cli import COMMANDS, common, main
 from marginguard.domain.errors import ConfigError, Transient
 
@@ -524,6 +524,16 @@ def test_a_fault_of_the_program_shows_where_and_ends_with_3(
     assert "ZeroDivisionError" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("error", [ZeroDivisionError, ConfigError])
+def test_the_words_of_a_fault_hold_no_secret(
+    error: type[Exception], capfd: pytest.CaptureFixture[str]
+) -> None:
+    logs.configure(environ={}, secrets=["hush-hush"])
+    with pytest.raises(SystemExit), common.error_boundary():
+        raise error("it was hush-hush")
+    assert "it was ***" in capfd.readouterr().err
+
+
 def test_a_closed_pipe_ends_quietly(path: Path) -> None:
     path.write_text(GOOD)
     reader, writer = os.pipe()
@@ -540,3 +550,11 @@ def test_a_closed_pipe_ends_quietly(path: Path) -> None:
     os.close(writer)
     assert result.stderr == b""
     assert result.returncode != 0
+
+
+def test_check_refuses_what_could_never_be_told(tmp_path: Path) -> None:
+    sender = '[notifications.email]\nhost = "mail.example.com"\nsender = "nobody"\n'
+    result = checked(tmp_path / "config.toml", sender + GOOD)
+    assert result.exit_code == 2
+    assert "[notifications.email] sender: 'nobody' is not an address" in result.stderr
+    assert "can be run" not in result.stdout

@@ -80,7 +80,7 @@ async def test_a_receiver_that_refuses_is_a_problem_with_the_next_step(notify, r
 @pytest.mark.parametrize(
     ("arguments", "action"),
     [
-        (("--user", "ben", "--channel", "webhook"), "add_webhook_url"),
+        (("--user", "ben", "--channel", "webhook"), "setup_webhook_url"),
         (("--user", "ben", "--channel", "email"), "verify_smtp_config"),
         (("--user", "ben", "--channel", "telegram"), "verify_telegram_token"),
         (("--user", "ben", "--channel", "sms"), "verify_sms_config"),

@@ -1,64 +1,17 @@
 """Telegram against a look-alike of the Bot API: delivery, flood control, refusals, silence."""
 
 import asyncio
-import contextlib
 import json
 
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestServer, unused_port
+from aiohttp.test_utils import unused_port
 
 from marginguard.domain.errors import ConfigError
 from marginguard.domain.notice import Severity
 from marginguard.notify.channel import Action, Delivered, Failed
 from marginguard.notify.telegram import TelegramChannel, TelegramSettings
+from tests.bot_api import TOKEN, BotApi
 from tests.notices import a_message
-
-TOKEN = "123456:s3cr3t-bot-token"
-
-
-class BotApi:
-    """Answers sendMessage as the Bot API does, or what a test has scripted."""
-
-    def __init__(self):
-        self.messages = []
-        self.answer = None
-        self.release = asyncio.Event()
-        self.app = web.Application()
-        self.app.router.add_post("/bot{token}/sendMessage", self._send_message)
-
-    async def _send_message(self, request):
-        form = await request.post()
-        self.messages.append(dict(form))
-        if self.answer == "hang":
-            await self.release.wait()
-        elif self.answer == "drip":
-            return await self._drip(request)
-        elif self.answer is not None:
-            status, body = self.answer
-            return web.Response(status=status, text=body, content_type="application/json")
-        if request.match_info["token"] != TOKEN:
-            return web.json_response(error(401, "Unauthorized"), status=401)
-        chat = {"id": int(form["chat_id"]), "type": "private"}
-        result = {"message_id": 1, "date": 0, "chat": chat, "text": form["text"]}
-        return web.json_response({"ok": True, "result": result})
-
-    async def _drip(self, request):
-        response = web.StreamResponse()
-        await response.prepare(request)
-        with contextlib.suppress(ConnectionError):
-            while not self.release.is_set():
-                await response.write(b" ")
-                await asyncio.sleep(0.02)
-        return response
-
-    def will_refuse(self, status, description, **parameters):
-        self.answer = (status, json.dumps(error(status, description, **parameters)))
-
-
-def error(status, description, **parameters):
-    answer = {"ok": False, "error_code": status, "description": description}
-    return answer | ({"parameters": parameters} if parameters else {})
 
 
 @pytest.fixture(autouse=True)
@@ -70,11 +23,8 @@ def no_proxy(monkeypatch):
 
 @pytest.fixture
 async def api():
-    api = BotApi()
-    async with TestServer(api.app) as server:
-        api.url = str(server.make_url("/"))
+    async with BotApi().serving() as api:
         yield api
-        api.release.set()
 
 
 async def sent(base_url, message=None, *, token=TOKEN, timeout_s=10.0):

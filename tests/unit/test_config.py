@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from marginguard.config import Config, load_config, rules_of
+from marginguard.config import Config, load_config, rules_of, state_dir_of
 from marginguard.config.guards import GuardSettings
 from marginguard.config.models import File
 from marginguard.config.table import Table
@@ -268,6 +268,7 @@ def test_two_accounts_of_one_id_are_refused(path: Path) -> None:
             'exchange.timeout = "5s" (the default): must be shorter than daemon.timeout (5s)',
         ),
         ("[actions]\nbase_delay = '11s'", 'actions.base_delay = "11s": must be at most'),
+        ("[retention]\ndays = 400", "retention.days = 400: must be at most retention.failure_days"),
         ("[actions]\nsettle_delay = '30s'", 'actions.settle_delay = "30s": must be shorter'),
         (
             "[actions]\nverify_within = '1s'",
@@ -576,3 +577,25 @@ def test_every_line_of_the_example_that_is_switched_off_can_be_switched_on(path:
 def test_every_key_says_what_is_allowed_in(header: str, model: type[Table]) -> None:
     for key, field in model.model_fields.items():
         assert field.description, f"{header}.{key}"
+
+
+def test_the_state_directory_is_found_whatever_else_is_wrong(path: Path) -> None:
+    path.write_text('nonsense = 1\n[daemon]\ninterval = 3\nstate_dir = "here"\n[[guards]]\n')
+    assert state_dir_of(path, {}) == path.parent / "here"
+    assert state_dir_of(path, {"MARGINGUARD_DAEMON__STATE_DIR": "/there"}) == Path("/there")
+    path.write_text("")
+    assert state_dir_of(path, {"STATE_DIRECTORY": "/by/systemd"}) == Path("/by/systemd")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[daemon]\nstate_dir = 5", "daemon.state_dir = 5: must be the path of a directory"),
+        ("daemon = 1", "daemon"),
+        ("[daemon", "is not valid TOML"),
+    ],
+)
+def test_a_state_directory_that_is_none_is_told(path: Path, text: str, words: str) -> None:
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        state_dir_of(path, {})

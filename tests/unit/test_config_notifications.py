@@ -4,7 +4,13 @@ from datetime import time
 
 import pytest
 
-from marginguard.app.notifications import channels_of, routing_of, set_up
+from marginguard.app.notifications import (
+    changed_channels,
+    channels_of,
+    routing_of,
+    set_up,
+    setup_problems,
+)
 from marginguard.config import load_config
 from marginguard.domain.errors import ConfigError
 from marginguard.domain.notice import Event
@@ -156,3 +162,94 @@ def test_what_makes_no_sense_is_refused_in_words(load, text, words):
     with pytest.raises(ConfigError) as refused:
         load(text + "\n")
     assert words in str(refused.value)
+
+
+def test_commands_are_off_unless_they_are_asked_for(load):
+    telegram = load('[notifications.telegram]\ntoken = "123:x"\n').notifications.telegram
+    assert not telegram.commands
+    asked = '[notifications.telegram]\ntoken = "1:x"\ncommands = true\ncommand_chats = [42, -100]\n'
+    assert load(asked).notifications.telegram.command_chats == (42, -100)
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ("commands = true\ncommand_chats = [42]", "commands = true needs token too"),
+        ('token = "1:x"\ncommands = true', "commands = true needs command_chats too"),
+        ('command_chats = ["42"]', "a list of chat ids, which are whole numbers"),
+        ("command_chats = [true]", "whole numbers"),
+        ("command_chats = [0]", "whole numbers"),
+        ("command_chats = [1.5]", "whole numbers"),
+        ("command_chats = 42", "a list of chat ids"),
+    ],
+)
+def test_who_may_command_is_never_guessed(load, keys, words):
+    with pytest.raises(ConfigError) as refused:
+        load(f"[notifications.telegram]\n{keys}\n")
+    assert words in str(refused.value)
+    assert "notifications.telegram" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            '[notifications.email]\nhost = "mail.example.com"\nsender = "nobody"',
+            "[notifications.email] sender: 'nobody' is not an address like name@example.com",
+        ),
+        (
+            '[notifications.email]\nhost = "a.b"\nsender = "a@b.c"\nsecurity = "none"',
+            'security = "none" is allowed for a server on this machine alone',
+        ),
+        (
+            '[notifications.telegram]\ntoken = "1:x"\nbase_url = "http://example.com"',
+            "[notifications.telegram] base_url: http is allowed to this machine alone",
+        ),
+        (
+            '[notifications.webhook]\nurl = "https://192.168.1.5/hook"',
+            "[notifications.webhook] url: 192.168.1.5 is a private address",
+        ),
+        (
+            '[[users]]\nid = "ana"\nwebhook_url = "https://10.0.0.1/hook"',
+            'webhook_url of user "ana": 10.0.0.1 is a private address',
+        ),
+        (
+            '[notifications.sms]\nprovider = "gateway"\nurl = "https://a.example.com/{{ nr }}"',
+            "[notifications.sms] url: 'nr' is undefined",
+        ),
+        ('[notifications]\ntemplates = "nowhere"', "there is no such directory of templates"),
+        ('[notifications]\ntemplates = "broken"', "text.j2, line 2: 'nonsense' is undefined"),
+    ],
+)
+def test_what_no_channel_or_template_can_work_with_is_found_beforehand(load, tmp_path, text, words):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "text.j2").write_text("{{ text }}\n{{ nonsense }}\n")
+    (problem,) = setup_problems(load(text + "\n"))
+    assert problem.startswith(f"{tmp_path}/config.toml: ")
+    assert words in problem
+
+
+def test_what_works_has_no_problems(load):
+    private = "\nallow_private = true\n"
+    assert setup_problems(load(EVERYTHING)) == []
+    hook = '[notifications.webhook]\nurl = "https://192.168.1.5/hook"'
+    assert setup_problems(load(hook + private)) == []
+
+
+async def test_only_the_channels_whose_tables_change_are_made_anew(load):
+    old = load(EVERYTHING).notifications
+    changed = EVERYTHING.replace("s3cr3t-password", "another").replace("123:s3cr3t", "456:s3cr3t")
+    found = changed_channels(old, load(changed).notifications)
+    assert {name: channel.name for name, channel in found.items()} == {
+        "telegram": "telegram",
+        "email": "email",
+    }
+    without = changed_channels(old, load("").notifications)
+    assert {name for name, channel in without.items() if channel is None} == {
+        "telegram",
+        "email",
+        "sms",
+    }
+    assert changed_channels(old, load(EVERYTHING).notifications) == {}
+    for channel in (*found.values(), without["webhook"]):
+        await channel.aclose()

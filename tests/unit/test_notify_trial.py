@@ -90,10 +90,10 @@ async def test_a_zone_that_does_not_exist_is_refused_before_anything_is_sent():
 @pytest.mark.parametrize(
     ("name", "key", "action"),
     [
-        ("email", "email =", Action.ADD_EMAIL_ADDRESS),
-        ("telegram", "telegram_chat_id =", Action.ADD_TELEGRAM_CHAT_ID),
-        ("webhook", "webhook_url =", Action.ADD_WEBHOOK_URL),
-        ("sms", "phone =", Action.ADD_PHONE_NUMBER),
+        ("email", "email =", Action.SETUP_EMAIL_ADDRESS),
+        ("telegram", "telegram_chat_id =", Action.SETUP_TELEGRAM_CHAT_ID),
+        ("webhook", "webhook_url =", Action.SETUP_WEBHOOK_URL),
+        ("sms", "phone =", Action.SETUP_SMS_PHONE_NUMBER),
     ],
 )
 def test_a_user_who_cannot_be_told_is_said_what_to_add(name, key, action):
