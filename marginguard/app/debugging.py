@@ -1,7 +1,6 @@
 """A guard's diagnosis: its configuration, its account asked live, and what the record says."""
 
-import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from marginguard.diagnose.account import Cause
 from marginguard.diagnose.debug import Debugger, Limits
 from marginguard.diagnose.debug_record import GuardRecord
 from marginguard.diagnose.debug_steps import Diagnosis, Setup
+from marginguard.diagnose.nearest import nearest
 from marginguard.domain.errors import ConfigError
 from marginguard.domain.units import AccountId
 
@@ -64,21 +64,11 @@ def setup_of(config: Config, guard_id: str) -> Setup:
     names += [guard.id for guard in config.refused_guards]
     unknown = Cause(
         issue=f'{config.path}: there is no guard "{guard_id}"',
-        solution=nearest(guard_id, names, noun="guard"),
+        solution=nearest(guard_id, names)
+        or ("name one of those in it" if names else "add a [[guards]] table: there is none"),
         action="name_guard",
     )
     return Setup(guard_id=guard_id, causes=(unknown,))
-
-
-def nearest(name: str, names: Iterable[str], *, noun: str) -> str:
-    """Return what to write in the place of a name that is not known."""
-    known = sorted(names)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    if not known:
-        return f"add a [[{noun}s]] table: there is none"
-    if close:
-        return f"did you mean {' or '.join(close)}? The {noun}s are: {', '.join(known)}"
-    return f"name one of the {noun}s: {', '.join(known)}"
 
 
 def _of_guard(config: Config, guard: GuardSettings) -> Setup:
@@ -104,19 +94,19 @@ def _switches(guard: GuardSettings) -> Iterator[Cause]:
     if not guard.enabled:
         yield Cause(
             issue="the guard is switched off (enabled = false): the daemon does not run it",
-            solution="set enabled = true and restart the daemon",
+            solution="set enabled = true and reload: systemctl reload marginguard",
             action="enable_guard",
         )
     if guard.dry_run:
         yield Cause(
             issue="the guard is a dry run (dry_run = true): it decides, records and sends nothing",
-            solution="set dry_run = false and restart the daemon",
+            solution="set dry_run = false and reload: systemctl reload marginguard",
             action="disable_dry_run",
         )
     if not guard.auto_execution:
         yield Cause(
             issue="the guard only tells and never acts (auto_execution = false)",
-            solution="set auto_execution = true and restart the daemon",
+            solution="set auto_execution = true and reload: systemctl reload marginguard",
             action="enable_execution",
         )
 

@@ -71,6 +71,7 @@ async def _record(connection: Connection, guard_id: GuardId) -> GuardRecord:
         armed=state.armed,
         reason=state.reason,
         since=state.since,
+        pause=state.pause,
         memory=state.memory,
         unsettled=tuple(action for action in unsettled if action.guard_id == guard_id),
         looked_at=None if view is None else view.last_checked_at,

@@ -9,6 +9,7 @@ import structlog
 from uuid_utils.compat import uuid7
 
 from marginguard.aio import until_stopped
+from marginguard.app.account_notices import AccountNotices
 from marginguard.app.settings import (
     credentials_of,
     disarmed_guards,
@@ -21,6 +22,7 @@ from marginguard.app.vitals import Vitals
 from marginguard.config import Config
 from marginguard.domain.errors import Unauthorized
 from marginguard.domain.model import PriceQuote
+from marginguard.domain.records import ActionRecord
 from marginguard.domain.units import AccountId, PositionId
 from marginguard.engine.engine import Engine, Surroundings
 from marginguard.lnmarkets.client import AccountClient
@@ -37,7 +39,8 @@ from marginguard.telemetry.measured import MeasuredJournal, MeasuredObservations
 class Keeping:
     """What outlives a session: where it writes, whom it tells.
 
-    `barred` says why this daemon must not act on an account at this moment, or None.
+    `barred` says why this daemon must not act on an account at this moment, or None. `on_action`
+    hears of every record of an action.
     """
 
     journal: FileJournal
@@ -46,6 +49,7 @@ class Keeping:
     vitals: Vitals
     clock: Clock
     barred: Callable[[AccountId], Awaitable[str | None]]
+    on_action: Callable[[ActionRecord], None]
 
 
 class Session:
@@ -74,6 +78,11 @@ class Session:
         self._spending_from_s = spending_from_s
         self._engine: Engine | None = None
         self._log = structlog.get_logger()
+
+    @property
+    def engine(self) -> Engine | None:
+        """What guards; None until it is set up."""
+        return self._engine
 
     async def run(self) -> None:
         """Open the exchanges and guard."""
@@ -134,7 +143,9 @@ class Session:
             surroundings=Surroundings(
                 exchanges=accounts,
                 prices={account_id: venue.prices for account_id, venue in venues.items()},
-                journal=MeasuredJournal(keeping.journal, metrics, plans=plans),
+                journal=MeasuredJournal(
+                    keeping.journal, metrics, plans=plans, on_action=keeping.on_action
+                ),
                 observations=MeasuredObservations(keeping.observations, metrics, plans=plans),
                 notifier=keeping.notifier,
                 clock=keeping.clock,
@@ -149,7 +160,12 @@ class Session:
         return self._engine
 
     def _validator(self, accounts: Mapping[AccountId, AccountClient], engine: Engine) -> Validator:
+        notices = AccountNotices(
+            notifier=self._keeping.notifier, clock=self._keeping.clock, new_id=uuid7
+        )
+
         def on_result(result: AccountValidation) -> None:
+            notices.heard(result)
             if result.verdict is Verdict.VALID:
                 engine.bar(result.account_id, None)
             elif result.verdict is Verdict.INVALID:

@@ -28,7 +28,7 @@ async def open_venues(
 ) -> dict[AccountId, Venue]:
     """Return the exchange of each account; accounts with the same addresses share one.
 
-    `on_call` hears of every answer over REST: the call, its status, and the seconds it took.
+    `on_call` hears of every call over REST: its answer's status or "no answer", and the seconds.
     """
     limits = StreamLimits()
     made: dict[VenueSettings, Venue] = {}

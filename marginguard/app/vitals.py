@@ -71,6 +71,7 @@ class Vitals:
             decided=self.decided,
             began=lambda late_s: self.metrics.began(lateness_s=late_s),
             waiting=self.metrics.queue_length,
+            quiet=self.metrics.quiet_times,
             stuck=self._stuck,
         )
 
@@ -112,7 +113,7 @@ class Vitals:
                 group.create_task(self._heartbeat.run(stop), name="heartbeat")
 
     def _stuck(self, _guard_id: GuardId, _ran_s: float) -> None:
-        self.metrics.stalled()
+        self.metrics.stuck()
 
     def _tell_status(self, text: str) -> None:
         if text != self._told:

@@ -41,6 +41,11 @@ COMMANDS: Final = {
     "incident": _Command(
         "marginguard.cli.incident", "incident", "Pack what a report of a fault needs."
     ),
+    "pause": _Command("marginguard.cli.control", "pause", "Let a guard only alert for a while."),
+    "resume": _Command("marginguard.cli.control", "resume", "End a guard's pause."),
+    "run-now": _Command("marginguard.cli.control", "run_now", "Run a guard at once."),
+    "reload": _Command("marginguard.cli.control", "reload", "Have the configuration read again."),
+    "recover": _Command("marginguard.cli.recover", "recover", "Do afresh what went wrong."),
     "demo": _Command("marginguard.cli.demo", "demo", "Watch guards work through a real crash."),
     "simulator": _Command("marginguard.cli.simulator", "simulator", "Serve a simulated exchange."),
 }

@@ -99,3 +99,9 @@ def test_the_example_configuration_finds_its_credentials_in_the_unit(tmp_path):
         REPOSITORY / "config.example.toml", {"CREDENTIALS_DIRECTORY": str(tmp_path)}
     )
     assert config.accounts[0].key.get_secret_value() == "a value"
+
+
+def test_the_control_socket_may_be_made_in_the_state_directory(service):
+    assert "AF_UNIX" in service["RestrictAddressFamilies"].split()
+    assert service["StateDirectory"] == "marginguard"
+    assert service["StateDirectoryMode"] == "0700"
