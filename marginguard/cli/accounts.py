@@ -11,11 +11,11 @@ import click
 
 from marginguard import logs
 from marginguard.app.asking import ask_accounts
-from marginguard.app.debugging import nearest
 from marginguard.cli import causes
 from marginguard.cli.common import ExitCode
 from marginguard.config import AccountSettings, Config, load_config
 from marginguard.diagnose.account import AccountFacts, Cause, causes_of
+from marginguard.diagnose.nearest import nearest
 from marginguard.domain.errors import ConfigError, ErrorCode
 
 Words = Callable[[Config, AccountFacts], Iterator[str]]
@@ -69,10 +69,9 @@ def _chosen(config: Config, name: str | None) -> Sequence[AccountSettings]:
         return config.accounts
     chosen = [account for account in config.accounts if account.id == name]
     if not chosen:
-        names = [account.id for account in config.accounts]
-        raise ConfigError(
-            f'{config.path}: there is no account "{name}": {nearest(name, names, noun="account")}'
-        )
+        offer = nearest(name, (account.id for account in config.accounts))
+        words = f'{config.path}: there is no account "{name}"'
+        raise ConfigError(f"{words}; {offer}" if offer else words)
     return chosen
 
 

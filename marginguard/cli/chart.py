@@ -15,7 +15,7 @@ from marginguard.cli.record import (
     read,
     say,
     since_option,
-    suggestion,
+    unknown,
     when,
     width,
 )
@@ -24,7 +24,9 @@ from marginguard.diagnose.chart import Chart
 from marginguard.diagnose.chart import chart as chart_of
 from marginguard.diagnose.chart_files import png, svg
 from marginguard.diagnose.chart_text import draw
+from marginguard.diagnose.nearest import nearest
 from marginguard.domain.margin import show_level
+from marginguard.domain.records import ActionRecord
 from marginguard.domain.units import AccountId, GuardId, Percent, PositionId
 from marginguard.storage import reading_positions
 from marginguard.storage.database import Connection
@@ -69,9 +71,9 @@ def chart(
         if account is None:
             of_account = "" if account_id is None else f" of account {account_id}"
             known = await known_ids(connection, newest=_NEWEST_IDS)
-            raise WrongUse(
-                f"the record holds no position {position_id}{of_account}"
-                + suggestion(position_id, known)
+            raise unknown(
+                f"the record holds no position {position_id}{of_account}",
+                nearest(position_id, known),
             )
         ids = await reading_positions.lineage(connection, account, position_id)
         samples = await reading_positions.levels(
@@ -89,6 +91,12 @@ def chart(
             f" {when(newest.seen_at)} UTC, at most {show_level(highest.level)} % at"
             f" {when(highest.seen_at)}"
         )
+        called = max((one for one in actions if one.intended_at >= since), key=_level, default=None)
+        if called is not None and called.level > highest.level:
+            answer += (
+                f"; an action was called for at {show_level(called.level)} %"
+                f" at {when(called.intended_at)}"
+            )
         title = f"Margin level of position {position_id}, account {account} (UTC)"
         thresholds = _thresholds(config, newest.guard_id, ids)
         return chart_of(title, samples, actions, thresholds=thresholds), answer
@@ -100,6 +108,10 @@ def chart(
         _print_marks(drawn)
     else:
         _write(drawn, output)
+
+
+def _level(action: ActionRecord) -> Percent:
+    return action.level
 
 
 def _thresholds(

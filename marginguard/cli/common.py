@@ -68,13 +68,15 @@ def error_boundary() -> Iterator[None]:
 
 
 def _tell(error: Exception) -> ExitCode:
+    from marginguard import logs  # noqa: PLC0415 - --help need not wait 0.2 s for it
+
     members = list(_members(error))
     if not all(isinstance(member, MarginguardError) for member in members):
-        traceback.print_exception(error)
+        click.echo(logs.redacted("".join(traceback.format_exception(error))), nl=False, err=True)
         return ExitCode.FAILED
     for member in members:
         for line in str(member).splitlines():
-            click.echo(f"error: {line}", err=True)
+            click.echo(logs.redacted(f"error: {line}"), err=True)
     only_config = all(isinstance(member, ConfigError) for member in members)
     return ExitCode.CONFIG if only_config else ExitCode.FAILED
 

@@ -107,7 +107,8 @@ def _answer(found: _Found) -> str:
     unmet = found.counts[ExecutionStatus.PARTIAL] + found.counts[ExecutionStatus.FAILED]
     rate = success_rate(found.counts[ExecutionStatus.COMPLETED], unmet)
     share = "" if rate is None else f"; {rate:.0%} succeeded"
-    return f"{total} executions since {when(found.since)} UTC: {counts}{share}"
+    plural = "s" if total > 1 else ""
+    return f"{total} execution{plural} since {when(found.since)} UTC: {counts}{share}"
 
 
 def _print_rows(rows: Sequence[ExecutionRecord]) -> None:

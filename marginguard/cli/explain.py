@@ -17,11 +17,12 @@ from marginguard.cli.record import (
     echo_json,
     read,
     say,
-    suggestion,
+    unknown,
     when,
 )
 from marginguard.config import Config
 from marginguard.diagnose.failures import FailureReason, failure_reasons
+from marginguard.diagnose.nearest import nearest
 from marginguard.diagnose.story import (
     Moment,
     headline_of_execution,
@@ -100,9 +101,9 @@ def explain(
             return await _execution(connection, found)
         of_account = "" if account_id is None else f" of account {account_id}"
         known = await known_ids(connection, newest=_NEWEST_IDS)
-        raise WrongUse(
-            f"the record holds no execution and no position {id_}{of_account}"
-            + (suggestion(id_, known) or "; marginguard executions lists executions")
+        raise unknown(
+            f"the record holds no execution and no position {id_}{of_account}",
+            nearest(id_, known) or "marginguard executions lists executions",
         )
 
     found = read(config_path, query)

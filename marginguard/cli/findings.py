@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from marginguard.app.notifications import routing_of
+from marginguard.app.notifications import routing_of, setup_problems
+from marginguard.cli.status_findings import ways_missing
 from marginguard.config import Config, GuardSettings
 from marginguard.config.clashes import share_positions
 from marginguard.config.ladders import ladders_of
@@ -61,6 +62,12 @@ def _beyond_plan(line: str, problem: PlanProblem) -> Finding:
     return Finding(severity="error", issue=line, solution=solution, action=action)
 
 
+def untellable(config: Config) -> Iterator[Finding]:
+    """Yield the faults of channels and templates."""
+    for line in setup_problems(config):
+        yield refusal(line, config.path, "fix_notifications")
+
+
 def warnings(config: Config) -> Iterator[Finding]:
     """Yield what is allowed, but perhaps not meant."""
     for words in config.warnings:
@@ -89,6 +96,8 @@ def warnings(config: Config) -> Iterator[Finding]:
                 " user's address there; then try: marginguard notify test",
                 "set_webhook",
             )
+        for way in ways_missing(config, user):
+            yield warning(way.issue, way.solution, way.action)
 
 
 def _of_guard(guard: GuardSettings, config: Config) -> Iterator[Finding]:

@@ -25,7 +25,7 @@ from marginguard.notify.trial import Finding, missing_recipient, try_channel
 _SETUP = {
     "telegram": (Action.VERIFY_TELEGRAM_TOKEN, "token"),
     "email": (Action.VERIFY_SMTP_CONFIG, "host and sender"),
-    "webhook": (Action.ADD_WEBHOOK_URL, "url"),
+    "webhook": (Action.SETUP_WEBHOOK_URL, "url"),
     "sms": (Action.VERIFY_SMS_CONFIG, "provider"),
 }
 
@@ -122,5 +122,5 @@ def _nowhere(user_id: str) -> Finding:
         issue=f"User {user_id} is reached by no channel: nobody is told of anything but the log.",
         solution="Set up a channel, such as [notifications.email], and give the user's address"
         " there in [[users]].",
-        action=Action.ADD_EMAIL_ADDRESS,
+        action=Action.SETUP_EMAIL_ADDRESS,
     )

@@ -7,8 +7,18 @@ from typing import Final
 
 import click
 
+from marginguard.app.control_client import ControlClient
 from marginguard.cli.common import config_option, json_option
-from marginguard.cli.record import check_guard, echo_json, end_with, print_findings, read, say
+from marginguard.cli.record import (
+    check_guard,
+    daemon_pid,
+    echo_json,
+    end_with,
+    print_findings,
+    read,
+    say,
+    width,
+)
 from marginguard.config import Config
 from marginguard.diagnose.figures import Timing
 from marginguard.diagnose.finding import Finding
@@ -17,20 +27,25 @@ from marginguard.diagnose.profile import Profile
 from marginguard.diagnose.profile import profile as profile_of
 from marginguard.domain.units import GuardId
 from marginguard.storage.database import Connection
-from marginguard.storage.journal_lock import LOCK_FILE
 from marginguard.storage.reading import guards
 from marginguard.storage.reading_executions import profiled_runs
+from marginguard.telemetry.heap import HeapRow
 
+_TYPES_SHOWN: Final = 15
 _MIB: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Found:
-    """The profile, and the daemon's memory where it runs on this machine."""
+    """The profile, and the daemon's memory where it runs on this machine.
+
+    `heap` is by type, the largest first; None where it was not asked for.
+    """
 
     profile: Profile
     memory: Memory | None
     memory_issues: Sequence[Finding]
+    heap: Sequence[HeapRow] | None
 
 
 @click.command()
@@ -43,8 +58,16 @@ class _Found:
     show_default=True,
     help="How many of the newest executions to look at.",
 )
+@click.option(
+    "--heap",
+    "with_heap",
+    is_flag=True,
+    help="Ask the running daemon which types of objects fill its memory.",
+)
 @json_option
-def profile(config_path: Path, *, guard_id: GuardId | None, runs: int, as_json: bool) -> None:
+def profile(
+    config_path: Path, *, guard_id: GuardId | None, runs: int, with_heap: bool, as_json: bool
+) -> None:
     """Say where the time of the newest executions went, phase by phase, and what to change.
 
     Also says how much memory the daemon takes, when it runs on this machine. Exits with 1 when
@@ -55,10 +78,12 @@ def profile(config_path: Path, *, guard_id: GuardId | None, runs: int, as_json: 
         check_guard(config, guard_id, (one.guard_id for one in await guards(connection)))
         rows = await profiled_runs(connection, guard_id=guard_id, limit=runs)
         memory = _memory(config)
+        control = ControlClient(config.daemon.state_dir)
         return _Found(
             profile=profile_of(rows, timeout_s=config.daemon.timeout.total_seconds()),
             memory=memory,
             memory_issues=findings(memory) if memory is not None else (),
+            heap=await control.heap(_TYPES_SHOWN) if with_heap else None,
         )
 
     found = read(config_path, query)
@@ -72,13 +97,8 @@ def profile(config_path: Path, *, guard_id: GuardId | None, runs: int, as_json: 
 
 def _memory(config: Config) -> Memory | None:
     """Return the memory of the daemon that works in the state directory, if one does."""
-    try:
-        pid = int((config.daemon.state_dir / LOCK_FILE).read_text())
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except (OSError, ValueError):
-        return None
-    # The file outlives the daemon, and its number may be another process's by now.
-    return memory_of(pid) if b"marginguard" in command else None
+    pid = daemon_pid(config)
+    return None if pid is None else memory_of(pid)
 
 
 def _print(found: _Found) -> None:
@@ -97,6 +117,10 @@ def _print(found: _Found) -> None:
         say("Memory: unknown, since no daemon runs here with this state directory")
     else:
         say(_memory_words(found.memory))
+    if found.heap is not None:
+        click.echo("\nHeap by type (strings and numbers are not counted)")
+        for row in found.heap:
+            click.echo(f"  {row.bytes / _MIB:>7.1f} MB {row.count:>9,}  {row.type}"[: width()])
     print_findings((*shown.bottlenecks, *found.memory_issues), "What to change")
 
 

@@ -4,7 +4,6 @@ They need the database alone, so they work when the daemon does not run, and say
 """
 
 import asyncio
-import difflib
 import logging
 import os
 import re
@@ -24,10 +23,12 @@ from marginguard import logs
 from marginguard.cli.common import ExitCode
 from marginguard.config import Config, load_config
 from marginguard.diagnose.finding import Finding
+from marginguard.diagnose.nearest import nearest
 from marginguard.domain.errors import ConfigError, DatabaseUnavailable
 from marginguard.domain.units import AccountId, GuardId, PositionId
 from marginguard.storage.database import Connection, acquired, close_pool, open_pool
 from marginguard.storage.embedded import server_for_reading
+from marginguard.storage.journal_lock import LOCK_FILE
 from marginguard.storage.migrate import check_schema
 from marginguard.storage.reading import has_records
 from marginguard.storage.reading_executions import newest_look
@@ -39,8 +40,6 @@ _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _LONGEST: Final = timedelta(days=3660)
 _WIDEST: Final = 100
 _JOURNAL: Final = "journal.log"
-_FEW: Final = 7
-"""How many names are offered where none is like the one that was meant."""
 
 
 class WrongUse(click.ClickException):
@@ -53,8 +52,8 @@ class WrongUse(click.ClickException):
         click.echo(f"error: {self.message}", err=True, file=file)
 
 
-def _moment(_: click.Context, __: click.Parameter, value: str) -> datetime:
-    """Return the moment that is as long ago as `value` says, such as `24h`."""
+def span_of(value: str, longest: timedelta = _LONGEST) -> timedelta:
+    """Return the time that `value` says, such as `24h`; raises `click.BadParameter`."""
     parts = re.findall(r"(\d+(?:\.\d+)?)([smhdw])", value)
     if not parts or "".join(number + unit for number, unit in parts) != value:
         raise click.BadParameter(
@@ -62,9 +61,15 @@ def _moment(_: click.Context, __: click.Parameter, value: str) -> datetime:
             ' "90m", "24h" or "7d"'
         )
     seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
-    if not 0 < seconds <= _LONGEST.total_seconds():
-        raise click.BadParameter(f"{value!r} must be above 0 and at most {_LONGEST.days}d")
-    return datetime.now(UTC) - timedelta(seconds=seconds)
+    if not 0 < seconds <= longest.total_seconds():
+        most = f"{longest.days}d" if longest.days > 1 else f"{longest.total_seconds() / 3600:g}h"
+        raise click.BadParameter(f"{value!r} must be above 0 and at most {most}")
+    return timedelta(seconds=seconds)
+
+
+def _moment(_: click.Context, __: click.Parameter, value: str) -> datetime:
+    """Return the moment that is as long ago as `value` says, such as `24h`."""
+    return datetime.now(UTC) - span_of(value)
 
 
 def since_option(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -162,11 +167,28 @@ def read(config_path: Path, query: Callable[[Connection, Config], Awaitable[_T]]
 
 def stale(config: Config, looked: datetime | None, now: datetime) -> str | None:
     """Say that the daemon has not looked for longer than it should; None if it has."""
-    patience = max(3 * config.daemon.interval, config.daemon.blind_after)
-    if looked is not None and now - looked <= patience:
+    # The embedded database is this machine's alone, and so is the daemon that writes to it.
+    gone = config.database.url is None and daemon_pid(config) is None
+    if not gone and looked is not None and now - looked <= patience(config):
         return None
     when = "never" if looked is None else f"last at {looked:%Y-%m-%d %H:%M:%S} UTC"
-    return f"the daemon looked {when}"
+    return f"{'no daemon runs here: ' if gone else ''}the daemon looked {when}"
+
+
+def patience(config: Config) -> timedelta:
+    """Return for how long a look counts as the newest that there can be."""
+    return max(3 * config.daemon.interval, config.daemon.blind_after)
+
+
+def daemon_pid(config: Config) -> int | None:
+    """Return the process that works in the state directory; None if none is seen to."""
+    try:
+        pid = int((config.daemon.state_dir / LOCK_FILE).read_text())
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (OSError, ValueError):
+        return None
+    # The file outlives the daemon, and its number may be another process's by now, even ours.
+    return pid if b"marginguard" in command and pid != os.getpid() else None
 
 
 def check_guard(config: Config, guard_id: GuardId | None, recorded: Iterable[str] = ()) -> None:
@@ -174,16 +196,12 @@ def check_guard(config: Config, guard_id: GuardId | None, recorded: Iterable[str
     known = {g.id for g in config.guards} | {g.id for g in config.refused_guards} | {*recorded}
     if guard_id is None or guard_id in known:
         return
-    raise WrongUse(f"there is no guard {guard_id!r}{suggestion(guard_id, known)}")
+    raise unknown(f"there is no guard {guard_id!r}", nearest(guard_id, known))
 
 
-def suggestion(wrong: str, known: Iterable[str]) -> str:
-    """Return words that offer what is most like `wrong`, or whatever little there is."""
-    names = sorted(known)
-    near = difflib.get_close_matches(wrong, names, n=3, cutoff=0.6)
-    if near:
-        return f"; did you mean {' or '.join(near)}?"
-    return f"; there are {', '.join(names)}" if 0 < len(names) <= _FEW else ""
+def unknown(words: str, offer: str) -> WrongUse:
+    """Return the error for a name that is not known, with what is offered in its place."""
+    return WrongUse(f"{words}; {offer}" if offer else words)
 
 
 async def account_of(

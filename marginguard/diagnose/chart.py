@@ -80,8 +80,10 @@ def chart(
 
     `thresholds` are those of the configuration; those of the actions are added.
     """
-    start, end = samples[0].seen_at, samples[-1].seen_at
-    shown = [one for one in actions if one.kind.protects and start <= one.intended_at <= end]
+    start = samples[0].seen_at
+    shown = [one for one in actions if one.kind.protects and start <= one.intended_at]
+    # A breach may be answered, and the position gone, before it is sampled again.
+    end = max(samples[-1].seen_at, *(one.intended_at for one in shown), start)
     return Chart(
         title=title,
         start=start,

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from marginguard.diagnose.account import Cause
 from marginguard.domain.decision import Pending
 from marginguard.domain.memory import GuardMemory
+from marginguard.domain.pause import Pause
 from marginguard.domain.records import ActionRecord, ArmedState, ExecutionStatus
 from marginguard.domain.units import GuardId
 
@@ -23,6 +24,7 @@ class GuardRecord:
     armed: ArmedState | None = None
     reason: str = ""
     since: datetime | None = None
+    pause: Pause | None = None
     memory: GuardMemory = field(default_factory=GuardMemory)
     unsettled: tuple[ActionRecord, ...] = ()
     looked_at: datetime | None = None
@@ -39,9 +41,8 @@ def causes_in(record: GuardRecord, *, now: datetime, patience: timedelta) -> Ite
     if record.armed is None:
         yield Cause(
             issue="the daemon has never run this guard",
-            solution="restart the daemon, which reads the configuration at its start:"
-            " systemctl restart marginguard",
-            action="restart_daemon",
+            solution="let it read the configuration again: systemctl reload marginguard",
+            action="reload_daemon",
         )
         return
     looked = max((at for at in (record.looked_at, record.execution_at) if at), default=None)
@@ -53,7 +54,13 @@ def causes_in(record: GuardRecord, *, now: datetime, patience: timedelta) -> Ite
             " journalctl -u marginguard",
             action="start_daemon",
         )
-    if record.armed is not ArmedState.ARMED:
+    if record.pause is not None and record.pause.left(now):
+        yield Cause(
+            issue=f"the guard only alerts: it is {record.pause}",
+            solution=f"end its pause: marginguard resume {record.guard_id}",
+            action="resume_guard",
+        )
+    elif record.armed is not ArmedState.ARMED:
         yield Cause(
             issue=f"the daemon has it {record.armed.value} since"
             f" {record.since:%Y-%m-%d %H:%M:%S} UTC: {record.reason}",

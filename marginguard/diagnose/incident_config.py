@@ -14,7 +14,8 @@ from marginguard.redaction import REDACTED
 
 _PERSONAL: Final = frozenset(
     {
-        *("email", "telegram_chat_id", "phone", "username", "sender", "account_sid"),
+        *("email", "telegram_chat_id", "command_chats", "phone"),
+        *("username", "sender", "account_sid"),
         *("headers", "body"),  # of a request of the owner's making, with a token in it perhaps
     }
 )

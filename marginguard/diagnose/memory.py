@@ -9,6 +9,7 @@ from marginguard.diagnose.finding import Finding
 
 HIGH_BYTES: Final = 100 * 1024 * 1024
 HIGH_SHARE: Final = 0.8
+_AT_PEAK: Final = 0.97
 _MIB: Final = 1024 * 1024
 
 
@@ -25,6 +26,11 @@ class Memory:
     peak: int | None
     used: int | None
     limit: int | None
+
+    @property
+    def rising(self) -> bool:
+        """Whether it is about as much as it ever was; what was more before, is not rising."""
+        return self.peak is None or self.resident >= _AT_PEAK * self.peak
 
     @property
     def share(self) -> float | None:
@@ -60,11 +66,12 @@ def findings(memory: Memory) -> Sequence[Finding]:
 
 
 def _findings(memory: Memory) -> Iterator[Finding]:
-    if memory.resident > HIGH_BYTES:
+    if memory.resident > HIGH_BYTES and memory.rising:
         yield Finding(
             issue=f"the daemon takes {memory.resident / _MIB:.0f} MB of memory, over"
-            f" {HIGH_BYTES / _MIB:.0f} MB",
-            solution="look again in an hour: if it still grows, restart the daemon, which resumes"
+            f" {HIGH_BYTES / _MIB:.0f} MB and more than ever before",
+            solution="see what it is: marginguard profile --heap; look again in an hour: if it"
+            " still grows, restart the daemon, which resumes"
             " where it was (systemctl restart marginguard), and report it",
             action="restart_daemon",
         )

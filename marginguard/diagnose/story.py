@@ -33,6 +33,13 @@ _ENDS = {
 }
 
 
+_TELLS = {
+    NotificationStatus.DELIVERED: "told",
+    NotificationStatus.PENDING: "still to tell",
+    NotificationStatus.FAILED: "could not tell",
+}
+
+
 def headline_of_execution(
     execution: ExecutionRecord | None, actions: Sequence[ActionRecord]
 ) -> str:
@@ -105,10 +112,11 @@ def _run(execution: ExecutionRecord | None) -> Iterator[Moment]:
     if execution is None:
         return
     price = "unknown" if execution.price is None else f"{execution.price:,.1f}"
+    plural = "" if execution.positions_total == 1 else "s"
     yield Moment(
         at=execution.started_at,
         text=f"began (source: {execution.source.value}; marginguard {execution.version});"
-        f" {execution.positions_total} positions, price {price}",
+        f" {execution.positions_total} position{plural}, price {price}",
     )
     phases = ", ".join(f"{name} {spent:.2f} s" for name, spent in execution.phases.items())
     yield Moment(
@@ -168,7 +176,8 @@ def _figures(state: PositionState) -> str:
 
 def _tellings(deliveries: Sequence[Delivery]) -> Iterator[Moment]:
     for one in deliveries:
-        yield Moment(at=one.created_at, text=f"told {one.user_id} by {one.channel}: {_told(one)}")
+        verb = _TELLS[one.status]
+        yield Moment(at=one.created_at, text=f"{verb} {one.user_id} by {one.channel}: {_told(one)}")
 
 
 def _told(one: Delivery) -> str:

@@ -12,7 +12,7 @@ import pytest
 from marginguard.diagnose.incident_config import secrets_in, without_secrets
 from marginguard.storage.link import DatabaseLink
 from marginguard.storage.records import apply
-from tests.records import a_guard_state, an_action
+from tests.records import a_command, a_guard_state, an_action
 
 CANARY = "canary-7f3a91c0"
 
@@ -28,6 +28,8 @@ url = "https://example.com/{c}-hook"
 secret = "{c}-signing"
 [notifications.telegram]
 token = "123456:{c}-token"
+commands = true
+command_chats = [7712345001, -7712345002]
 [notifications.email]
 host = "mail.example.com"
 sender = "guard@example.com"
@@ -102,18 +104,20 @@ async def test_nothing_secret_or_personal_is_in_the_archive(tmp_path, bin_dir, d
     pool = await link.connect()
     now = datetime.now(UTC)
     action = an_action(intended_at=now, error=LEAK)
-    await apply(pool, [a_guard_state(since=now, updated_at=now), action])
+    asked = a_command(at=now, by="telegram chat 7712345003, user 4711", answer=LEAK)
+    await apply(pool, [a_guard_state(since=now, updated_at=now), action, asked])
     await link.close(timeout_s=10.0)
     database = f'[database]\nurl = "{database_url}"'
     text = CONFIG.format(c=CANARY, state=tmp_path / "state", database=database)
     files = packed(tmp_path, bin_dir, "--since", "3h", text=text)
     for name, content in files.items():
-        for secret in (CANARY, "7712345001", "+34600111222", database_url):
+        for secret in (CANARY, "771234500", "+34600111222", database_url):
             assert secret not in content, f"{secret} is in {name}"
     assert {"config.toml", "versions.json", "journal.log", "records/actions.jsonl"} <= set(files)
     assert str(action.id) in files["records/actions.jsonl"]
     assert "leak key=*** secret=***" in files["records/actions.jsonl"]
     assert "leak key=*** secret=***" in files["journal.log"]
+    assert '"telegram chat ***"' in files["records/commands.jsonl"]
     assert "--unit marginguard --since @" in files["journal.log"]
     assert 'secret = "env:LNM_SECRET"' in files["config.toml"]
     assert 'network = "signet"' in files["config.toml"]

@@ -4,10 +4,12 @@ import asyncio
 import json
 import os
 import pty
+import re
 import signal
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import UUID
 
 import asyncpg
@@ -19,10 +21,12 @@ from marginguard.domain.memory import GuardMemory
 from marginguard.domain.model import ActionKind
 from marginguard.domain.notification import NotificationStatus
 from marginguard.domain.records import ActionStatus, ExecutionSource, ExecutionStatus
+from marginguard.simulator.faults import Fault, FaultKind
 from marginguard.storage.link import DatabaseLink
 from marginguard.storage.notifications import upsert
 from marginguard.storage.observations import DatabaseObservations
 from marginguard.storage.records import apply
+from tests.commands import run_alone, run_here
 from tests.daemons import DaemonProcess, Market, a_guard, write_config
 from tests.notifying import a_notice, a_notification
 from tests.records import (
@@ -35,27 +39,22 @@ from tests.records import (
 )
 from tests.unit.strategies import a_position
 
+README = Path(__file__).parents[2] / "README.md"
 NOW = datetime.now(UTC).replace(microsecond=0)
 
 
 class Command:
-    """Runs marginguard's commands with one configuration."""
+    """Runs marginguard's commands with one configuration, in this process unless `alone`."""
 
-    def __init__(self, config, database_url):
+    def __init__(self, config, database_url=None, *, alone=False):
         self.config = config
         self.database_url = database_url
+        self._alone = alone
 
     async def __call__(self, name, *arguments, columns=80, **environment):
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "marginguard", *name.split(), *arguments),
-            *("--config", str(self.config)),
-            env=os.environ | {"COLUMNS": str(columns)} | environment,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        out, err = await asyncio.wait_for(process.communicate(), 60)
-        assert b"Traceback" not in err, err.decode()
-        return process.returncode, out.decode(), err.decode()
+        run = run_alone if self._alone else run_here
+        words = (*name.split(), *arguments, "--config", str(self.config))
+        return await run(*words, COLUMNS=str(columns), **environment)
 
     async def json(self, name, *arguments):
         code, out, err = await self(name, *arguments, "--json")
@@ -237,7 +236,7 @@ async def test_an_execution_is_explained_with_its_actions_reasons_and_notices(co
         "level 80.2 %, threshold 80 %",
         "sent, attempt 1; outcome: rejected",
         "market_error",
-        'told owner by email: "ACTION FAILED", pending',
+        'still to tell owner by email: "ACTION FAILED", pending',
     ):
         assert said in told, said
     assert told.index("decided to") < told.index("sent, attempt") < told.index("ended, failed")
@@ -389,7 +388,7 @@ COMMANDS = ("executions", "analyze executions", "analyze notifications", "profil
 @pytest.mark.parametrize("name", ["executions", "analyze executions", "chart trade-1"])
 @pytest.mark.parametrize("since", ["yesterday", "24", "-1h", "0s", "1e9d", "99999d"])
 async def test_a_since_that_is_not_a_duration_is_refused(tmp_path, name, since):
-    command = Command(tmp_path / "none.toml", "")
+    command = Command(tmp_path / "none.toml")
     code, out, err = await command(name, f"--since={since}")
     assert (code, out) == (2, "")
     assert since in err
@@ -406,13 +405,13 @@ async def test_a_database_of_another_version_is_refused_with_the_next_step(comma
     assert "restart the daemon" in err
 
 
-@pytest.mark.parametrize("name", ["executions", "explain trade-1", "status"])
+@pytest.mark.parametrize("name", ["executions", "explain trade-1"])
 async def test_no_database_is_told_with_the_next_step(state_dir, name):
     market = Market()
     async with market.open_for_trade():
         url = "postgresql://nobody:secret@127.0.0.1:1/none"
         config = write_config(state_dir, market, a_guard(), database_url=url)
-    code, out, err = await Command(config, url)(name)
+    code, out, err = await Command(config, url, alone=True)(name)
     assert (code, out) == (3, "")
     assert "See whether PostgreSQL runs" in err
     assert "secret" not in err
@@ -443,7 +442,7 @@ async def test_a_narrow_terminal_without_colour_shows_everything_within_it(comma
         assert str(run.id) in out
 
 
-@pytest.mark.parametrize("name", [*COMMANDS, "explain trade-1", "chart trade-1"])
+@pytest.mark.parametrize("name", ["executions", "chart trade-1"])
 async def test_a_reader_that_goes_away_is_no_fault(command, link, name):
     await seen(link, [99_000.0, 94_000.0])
     await apply(link.pool, [ran(ago(minutes=minute), id=uuid7()) for minute in range(20)])
@@ -466,9 +465,17 @@ async def test_the_memory_of_the_daemon_is_told_while_it_runs(state_dir, databas
         config = write_config(state_dir, market, a_guard(), database_url=database_url)
         async with DaemonProcess(config) as daemon:
             await daemon.until("daemon.ready")
-            _, out, _ = await Command(config, database_url)("profile", "--json")
+            command = Command(config, database_url)
+            _, out, _ = await command("profile", "--json")
+            _, with_heap, _ = await command("profile", "--heap", columns=40)
             pid = daemon.process.pid
+    code, _, err = await command("profile", "--heap")
+    assert code == 3
+    assert "no daemon answers" in err
+    assert "MB" in with_heap
+    assert re.search(r"^ +\d+\.\d MB +[\d,]+  function$", with_heap, re.MULTILINE)
     found = json.loads(out)
+    assert found["heap"] is None
     assert found["memory"]["pid"] == pid
     assert found["memory"]["resident"] > 10_000_000
 
@@ -541,6 +548,29 @@ async def test_a_watch_without_a_terminal_is_refused(command):
     assert "--watch needs a terminal" in err
 
 
+def check_the_questions_of_the_readme(lines, failed_run):
+    """Each `journalctl -g` of the README finds what its question asks for, and no more."""
+    execution_id = re.search(r"execution_id=(\S+)", failed_run)[1]
+    # Without its priority and time, a line is what the journal keeps as the message.
+    messages = [line.partition(" ")[2] for line in lines]
+    asked = re.findall(r"^journalctl -u marginguard .*-g '(.+)'$", README.read_text(), re.MULTILINE)
+    answers = []
+    for pattern in asked:
+        meant = pattern.replace("main-close", "guard-1").replace("EXECUTION_ID", execution_id)
+        answers.append({m.split()[0] for m in messages if re.search(meant, m)})
+    guarding, guard, failures, execution, night = answers
+    assert guarding == {"daemon.starting", "daemon.ready", "guard.state"} | {
+        "daemon.stopping",
+        "daemon.stopped",
+    }
+    did = {"action.attempt", "action.done", "notice.action_done", "execution.completed"}
+    assert did | {"guard.state"} <= guard
+    assert failures == {"execution.failed"}
+    assert "execution.failed" in execution
+    assert did | {"position.closed"} <= night
+    assert "notify.retry" not in guarding | guard | night
+
+
 async def test_the_record_of_an_embedded_database_is_read_when_the_daemon_is_down(state_dir):
     market = Market()
     async with market.open_for_trade():
@@ -548,13 +578,18 @@ async def test_the_record_of_an_embedded_database_is_read_when_the_daemon_is_dow
         async with DaemonProcess(config) as daemon:
             await daemon.until("daemon.ready")
             await daemon.until("database.connected")
+            path = "/v3/futures/isolated/trades/running"
+            fault = Fault(method="GET", path=path, fault=FaultKind.STATUS, times=1, status=500)
+            market.server.faults.add(fault)
+            failed_run = await daemon.until("execution.failed")
             market.move(94_000.0)
             await daemon.until("position.closed")
             assert await daemon.end() == 0
-    command = Command(config, None)
+    check_the_questions_of_the_readme(daemon.lines, failed_run)
+    command = Command(config, alone=True)
     err = ""
     while "the daemon looked last at" not in err:
-        code, out, err = await command("executions", "--json")
+        code, out, err = await command("executions", "--json", "--status", "completed")
         assert code == 0
     [run] = json.loads(out)["executions"]
     code, out, _ = await command("explain", run["id"])
@@ -573,12 +608,12 @@ async def test_records_that_the_database_has_not_got_yet_are_said_to_be_in_the_j
     market = Market()
     async with market.open_for_trade():
         config = write_config(state_dir, market, a_guard())
-    code, out, err = await Command(config, None)("executions")
+    code, out, err = await Command(config)("executions")
     assert (code, out) == (2, "")
     assert "no daemon has run" in err
     (state_dir / "state").mkdir()
     (state_dir / "state" / "journal.log").touch()
-    code, out, err = await Command(config, None)("executions")
+    code, out, err = await Command(config)("executions")
     assert (code, out) == (2, "")
     assert "still in its journal" in err
 

@@ -148,6 +148,39 @@ async def test_a_signal_ends_the_daemon_with_exit_code_0(state_dir, database_url
     assert "daemon.stopped" in daemon.lines[-2]
 
 
+async def test_a_signal_during_an_action_ends_the_daemon_once_the_action_is_settled(
+    state_dir, database_url
+):
+    """Failure 25: SIGTERM while a close is under way whose answer never comes."""
+    market = Market()
+    async with market.open_for_trade() as server:
+        config = write_config(
+            state_dir, market, a_guard(), database_url=database_url, exchange_timeout="1s"
+        )
+        async with DaemonProcess(config) as daemon:
+            await daemon.until("daemon.ready", "armed=1")
+            path = "/v3/futures/isolated/trade/close"
+            server.faults.add(
+                Fault(method="POST", path=path, fault=FaultKind.BLACKHOLE, processed=True)
+            )
+            market.move(BREACHED)
+            await until_true(lambda: any(call.applied for call in market.calls(CLOSE)))
+            assert not any("action.done" in line for line in daemon.lines)
+            assert await daemon.end() == 0
+    events = [line for line in daemon.lines if "action.done" in line or "daemon.stop" in line]
+    assert [line.split()[1] for line in events] == [
+        "daemon.stopping",
+        "action.done",
+        "daemon.stopped",
+    ]
+    connection = await asyncpg.connect(database_url)
+    try:
+        assert await connection.fetchval("SELECT status FROM actions") == "done"
+    finally:
+        await connection.close()
+    assert len(market.calls(CLOSE)) == 1
+
+
 async def test_a_second_daemon_on_one_state_directory_says_who_holds_it(state_dir, database_url):
     """Failure 27: one acts; the other says who holds it."""
     market = Market()

@@ -1,9 +1,6 @@
 """`marginguard status`: am I protected?"""
 
-import asyncio
 import json
-import os
-import sys
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -11,24 +8,34 @@ import asyncpg
 import pytest
 
 from marginguard.domain.model import ActionKind
+from marginguard.domain.notification import NotificationStatus
 from marginguard.domain.records import ActionStatus
 from marginguard.storage.link import DatabaseLink
+from marginguard.storage.notifications import upsert
 from marginguard.storage.observations import DatabaseObservations
 from marginguard.storage.records import apply
+from tests.commands import run_alone, run_here
 from tests.daemons import DaemonProcess, Market, a_guard, write_config
+from tests.notifying import a_notification, an_alarm
 from tests.records import a_guard_state, a_reduction, a_sighting, a_stop_loss, an_action
 from tests.unit.strategies import a_cross_position, a_position
 
+NOW = datetime.now(UTC)
+HOUR = timedelta(hours=1)
+FAILED, DELIVERED = NotificationStatus.FAILED, NotificationStatus.DELIVERED
+WITH_MAIL = """
+[[users]]
+id = "owner"
+email = "owner@example.com"
+[notifications.email]
+host = "127.0.0.1"
+sender = "guard@example.com"
+security = "none"
+"""
 
-async def status(config, *arguments, columns=80):
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "marginguard", "status", "--config", str(config), *arguments),
-        env=os.environ | {"COLUMNS": str(columns)},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await asyncio.wait_for(process.communicate(), 60)
-    return process.returncode, out.decode(), err.decode()
+
+async def status(config, *arguments, columns=80, run=run_here):
+    return await run("status", "--config", str(config), *arguments, COLUMNS=str(columns))
 
 
 async def seen_positions(config):
@@ -164,6 +171,11 @@ async def test_a_guarded_position_is_protected_and_shown_with_its_prices(state_d
             await daemon.until("daemon.ready")
             code, found = await seen_positions(config)
             human = await status(config)
+            url = "postgresql://nobody@127.0.0.1:1/none"
+            config.write_text(config.read_text().replace(database_url, url))
+            without = await status(config)
+    assert without[0] == 3
+    assert "the running daemon says: PROTECTED" in words(without[1])
     assert code == 0
     assert found["protected"]
     [position] = found["positions"]
@@ -204,10 +216,11 @@ async def test_the_last_execution_and_its_action_are_shown_when_the_daemon_is_do
         config = write_config(state_dir, market, a_guard())
         async with DaemonProcess(config) as daemon:
             await daemon.until("daemon.ready")
+            await daemon.until("database.connected")
             market.move(94_000.0)
             await daemon.until("position.closed")
             assert await daemon.end() == 0
-        code, out, err = await status(config, "--json")
+        code, out, err = await status(config, "--json", run=run_alone)
     assert err == ""
     found = json.loads(out)
     [guard] = found["guards"]
@@ -215,7 +228,54 @@ async def test_the_last_execution_and_its_action_are_shown_when_the_daemon_is_do
     [action] = found["actions"]
     assert (action["kind"], action["status"]) == ("close_position", "done")
     assert found["positions"] == []
-    assert code == 0
+    assert [problem["action"] for problem in found["problems"]] == ["start_daemon"]
+    assert "no daemon runs here" in found["problems"][0]["issue"]
+    assert (code, found["answer"]) == (1, "not_protected")
+
+
+async def test_a_database_that_is_down_leaves_the_answer_unknown(state_dir):
+    market = Market()
+    async with market.open_for_trade():
+        url = "postgresql://nobody:secret@127.0.0.1:1/none"
+        config = write_config(state_dir, market, a_guard(), database_url=url)
+    code, out, err = await status(config)
+    assert (code, err) == (3, "")
+    assert out.startswith("UNKNOWN")
+    assert "See whether PostgreSQL runs" in words(out)
+    assert "secret" not in out
+    code, out, _ = await status(config, "--json")
+    found = json.loads(out)
+    assert (code, found["protected"], found["answer"]) == (3, False, "unknown")
+    [problem] = found["problems"]
+    assert problem["action"] == "check_database"
+    assert "no daemon answers" in problem["solution"]
+    assert {
+        type(found[key]) for key in ("advice", "positions", "guards", "channels", "actions")
+    } == {list}
+
+
+async def test_what_the_telling_lacks_is_told_beside_the_answer(state_dir, database_url):
+    seen = {"trade-1": a_sighting(a_position(), 99_000.0)}
+    async with recorded(state_dir, database_url, seen) as config:
+        link = DatabaseLink(database_url)
+        await link.connect()
+        settled = {"channel": "email", "settled_at": NOW, "attempted_at": NOW, "revision": 1}
+        lost = a_notification(status=FAILED, notice=an_alarm(at=NOW), created_at=NOW, **settled)
+        came = a_notification(status=DELIVERED, **settled | {"settled_at": NOW - HOUR})
+        await upsert(link.pool, [lost, came])
+        await link.close(timeout_s=10.0)
+        config.write_text(config.read_text() + WITH_MAIL)
+        code, out, err = await status(config)
+        _, as_json, _ = await status(config, "--json")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == "PROTECTED: 1 position, with an armed guard"
+    assert lines[1].startswith("- all channels failed for user owner")
+    assert "email: 50% of the last 2 arrived, the last 60 min ago" in out
+    found = json.loads(as_json)
+    assert [one["action"] for one in found["advice"]] == ["restore_channel", "verify_smtp_config"]
+    [channel] = found["channels"]
+    assert (channel["success_rate"], channel["settled"], channel["delivered"]) == (0.5, 2, 1)
 
 
 async def test_no_record_yet_is_said_with_the_next_step(state_dir):

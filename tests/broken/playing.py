@@ -89,6 +89,8 @@ def findings_in(report: dict) -> list[dict]:
     """Return the findings of a command's JSON, wherever that command has them."""
     found = list(report.get("findings", []))
     found += report.get("verdict", {}).get("findings", [])
+    found += report.get("problems", [])
+    found += [{"severity": "warning", **one} for one in report.get("advice", [])]
     for account in report.get("accounts", []):
         found += account.get("findings", [])
     return found

@@ -293,6 +293,58 @@ async def _(stage):
     yield
 
 
+@setup("paused-guard", *DEBUG, action="resume_guard", says="paused until")
+async def _(stage):
+    async for _ in _paused(stage):
+        yield
+
+
+@setup("paused-by-mistake", "status", action="resume_guard", says="paused until")
+async def _(stage):
+    async for _ in _paused(stage):
+        yield
+
+
+async def _paused(stage: Stage) -> AsyncIterator[None]:
+    await stage.trade()
+    server = await stage.database()
+    config = stage.config(database_url=await server.start())
+    daemon = await stage.stack.enter_async_context(DaemonProcess(config))
+    await daemon.until("database.connected")
+    await stage.say(("pause", "guard-1", "--for", "1h"))
+    while not await _names(stage, "resume_guard"):
+        pass  # until it has reached the database
+    yield
+    await stage.say(("resume", "guard-1"))
+    while await _names(stage, "resume_guard"):
+        pass
+    yield
+
+
+@setup("never-read-again", "status", action="reload_daemon", says="has never run")
+async def _(stage):
+    await stage.trade()
+    server = await stage.database()
+    url = await server.start()
+    config = stage.config(database_url=url)
+    daemon = await stage.stack.enter_async_context(DaemonProcess(config))
+    await daemon.until("database.connected")
+    await _until(stage, "status", none_of="start_daemon")
+    stage.config(a_guard() + a_guard("guard-2", threshold=80), database_url=url)
+    yield
+    await stage.say(("reload",))
+    await _until(stage, "status", none_of="reload_daemon")
+    yield
+
+
+async def _until(stage: Stage, command: str, *, none_of: str) -> None:
+    """Wait until a command does not name the cure any more."""
+    while True:
+        code, report = await stage.say((command,))
+        if code == 0 and none_of not in {one["action"] for one in findings_in(report)}:
+            return
+
+
 async def _run_for_a_look(stage: Stage, config: Path) -> None:
     async with DaemonProcess(config) as daemon:
         await daemon.until("daemon.ready")

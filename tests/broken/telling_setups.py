@@ -7,6 +7,7 @@ from aiosmtpd.controller import Controller
 
 from tests.broken.playing import Setup
 from tests.broken.setups import free_port
+from tests.daemons import DaemonProcess
 
 TELLING_SETUPS: dict[str, Setup] = {}
 
@@ -32,6 +33,15 @@ token = "123456:secret-token"
 base_url = "{url}"
 timeout = "3s"
 """
+_SMS = """
+[[users]]
+id = "ana"
+{phone}
+[notifications.sms]
+provider = "gateway"
+url = "{url}/sms"
+body = "{{{{ text }}}}"
+"""
 
 
 class _Taker:
@@ -40,7 +50,7 @@ class _Taker:
 
 
 @asynccontextmanager
-async def _telegram():
+async def _messengers():
     async def send(request):
         asked = await request.post()
         if str(asked.get("chat_id")) == CHAT:
@@ -51,7 +61,11 @@ async def _telegram():
         refusal = {"ok": False, "error_code": 400, "description": "Bad Request: chat not found"}
         return web.json_response(refusal, status=400)
 
+    async def take(_request):
+        return web.Response()
+
     app = web.Application()
+    app.router.add_post("/sms", take)
     app.router.add_post("/{rest:.*}", send)
     runner = web.AppRunner(app)
     await runner.setup()
@@ -78,17 +92,45 @@ async def _smtp_refused(stage):
 
 async def _wrong_chat(stage):
     await stage.trade()
-    async with _telegram() as url:
+    async with _messengers() as url:
         stage.config(extra=_TELEGRAM.format(url=url, chat="1"))
         yield
         stage.config(extra=_TELEGRAM.format(url=url, chat=CHAT))
         yield
 
 
-for _name, _action, _says, _work in (
-    ("smtp-refused", "verify_smtp_config", "email", _smtp_refused),
-    ("wrong-chat-id", "verify_telegram_chat_id", "telegram", _wrong_chat),
+async def _no_number(stage):
+    await stage.trade()
+    async with _messengers() as url:
+        stage.config(extra=_SMS.format(url=url, phone=""))
+        yield
+        stage.config(extra=_SMS.format(url=url, phone='phone = "+34600111222"'))
+        yield
+
+
+async def _no_chat_in_status(stage):
+    """Half set up: the token is there, and nobody to write to."""
+    await stage.trade()
+    server = await stage.database()
+    url = await server.start()
+    config = stage.config(database_url=url)
+    daemon = await stage.stack.enter_async_context(DaemonProcess(config))
+    await daemon.until("database.connected")
+    while (await stage.say(("status",)))[0] != 0:
+        pass  # until the daemon's first look has reached the database
+    bot = _TELEGRAM.format(url="https://api.telegram.org", chat=CHAT)
+    stage.config(extra=bot.replace('telegram_chat_id = "4711"', ""), database_url=url)
+    yield
+    stage.config(extra=bot, database_url=url)
+    yield
+
+
+for _name, _command, _action, _says, _work in (
+    ("smtp-refused", "notify test", "verify_smtp_config", "email", _smtp_refused),
+    ("wrong-chat-id", "notify test", "verify_telegram_chat_id", "telegram", _wrong_chat),
+    ("no-number", "notify test --channel sms", "setup_sms_phone_number", "phone", _no_number),
+    ("no-chat-id", "status", "setup_telegram_chat_id", "chat id", _no_chat_in_status),
 ):
     TELLING_SETUPS[_name] = Setup(
-        name=_name, command=("notify", "test"), action=_action, says=_says, work=_work
+        name=_name, command=tuple(_command.split()), action=_action, says=_says, work=_work
     )

@@ -11,6 +11,7 @@ from marginguard.domain.budget import Budget
 from marginguard.domain.decision import Verdict, View
 from marginguard.domain.memory import GuardMemory, Spend
 from marginguard.domain.model import ActionKind
+from marginguard.domain.pause import Pause
 from marginguard.domain.policy import decide
 from marginguard.domain.records import ActionStatus, ArmedState
 from marginguard.domain.rules import Ladder, Rules, Rung, Step
@@ -118,16 +119,26 @@ def test_a_breach_that_is_acted_on_has_none():
     assert list(causes_of_decisions(asked.rules, asked.answer())) == []
 
 
+PAUSED = {
+    "armed": ArmedState.DISARMED,
+    "since": NOON,
+    "pause": Pause(until=NOON + timedelta(hours=1), by="root"),
+}
+
+
 @pytest.mark.parametrize(
     ("changes", "actions"),
     [
         ({"looked_at": NOON}, []),
         ({"looked_at": NOON - timedelta(minutes=5)}, ["start_daemon"]),
         ({"looked_at": NOON, "armed": ArmedState.DISARMED, "since": NOON}, ["arm_guard"]),
-        ({"armed": None}, ["restart_daemon"]),
+        ({"looked_at": NOON, **PAUSED}, ["resume_guard"]),
+        ({"looked_at": NOON + timedelta(hours=2), **PAUSED}, ["arm_guard"]),
+        ({"armed": None}, ["reload_daemon"]),
     ],
 )
 def test_the_record_says_why_the_daemon_does_not_let_it_act(changes, actions):
     record = replace(remembering(GuardMemory()), **changes)
-    causes = causes_in(record, now=NOON, patience=timedelta(minutes=1))
+    now = record.looked_at if record.pause else NOON
+    causes = causes_in(record, now=now, patience=timedelta(minutes=1))
     assert [cause.action for cause in causes] == actions

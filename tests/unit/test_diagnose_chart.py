@@ -99,9 +99,16 @@ def test_actions_are_marked_by_whether_they_worked():
 
 
 def test_stop_losses_and_what_lies_outside_are_not_marked():
-    late = an_action(intended_at=NOON + timedelta(hours=1))
+    early = an_action(intended_at=NOON - timedelta(hours=1))
     moved = a_stop_loss(intended_at=NOON + timedelta(minutes=1))
-    assert chart("t", samples(1, 2, 3), [late, moved]).marks == []
+    assert chart("t", samples(1, 2, 3), [early, moved]).marks == []
+
+
+def test_an_action_after_the_last_sample_is_still_drawn():
+    closing = an_end(kind=ActionKind.CLOSE_POSITION)
+    found = chart("t", samples(15.3), [closing])
+    assert (found.start, found.end) == (NOON, closing.intended_at)
+    assert draw(found, width=40).count(WORKED) == 1
 
 
 def test_words_from_outside_do_not_break_the_picture():

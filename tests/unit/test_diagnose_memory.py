@@ -1,5 +1,7 @@
 """The daemon's memory, as the kernel shows it."""
 
+from dataclasses import replace
+
 import pytest
 
 from marginguard.diagnose.memory import HIGH_BYTES, Memory, findings, memory_of
@@ -61,3 +63,10 @@ def test_this_process_has_memory():
 def test_too_much_memory_is_found(resident, used, actions):
     memory = Memory(pid=42, resident=resident, peak=None, used=used, limit=512 * MIB)
     assert [finding.action for finding in findings(memory)] == actions
+
+
+def test_memory_that_has_been_higher_is_not_rising():
+    memory = Memory(pid=42, resident=150 * MIB, peak=200 * MIB, used=None, limit=None)
+    assert findings(memory) == ()
+    [finding] = findings(replace(memory, peak=151 * MIB))
+    assert finding.action == "restart_daemon"
