@@ -178,7 +178,7 @@ def a_command(**changes):
     command = CommandRecord(
         id=uuid7(),
         at=NOON,
-        by="root by the control socket",
+        by="root (control socket)",
         command="pause guard-1 600s",
         guard_id="guard-1",
         accepted=True,

@@ -235,7 +235,7 @@ def _asker(request: web.Request) -> str:
         raise web.HTTPForbidden(
             text=f"only root and {_user(os.geteuid())} may command this daemon, not {_user(uid)}"
         )
-    return f"{_user(uid)} by the control socket"
+    return f"{_user(uid)} (control socket)"
 
 
 def _user(uid: int) -> str:

@@ -201,7 +201,7 @@ class Daemon:
             NoticeKind.DAEMON_STARTED,
             Severity.INFO,
             f"marginguard {marginguard.__version__} has started with"
-            f" {len(self._config.guards)} guards.",
+            f" {_guards(len(self._config.guards))}.",
         )
         while not self._stop.is_set():
             async with self._reloading:
@@ -325,7 +325,7 @@ class Daemon:
             self._session_stop.set()
         elif self._session is not None:
             await self._session.apply(without(new, self._claims.left_to_others))
-        guards = f"{len(new.guards)} guards, {len(new.refused_guards)} refused"
+        guards = f"{_guards(len(new.guards))}, {len(new.refused_guards)} refused"
         self._log.info(
             "config.reloaded",
             guards=len(new.guards),
@@ -397,3 +397,7 @@ class Daemon:
                 )
                 return
             self._log.info("memory.recalled", records=len(records))
+
+
+def _guards(count: int) -> str:
+    return f"{count} guard{'' if count == 1 else 's'}"

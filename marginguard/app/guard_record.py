@@ -36,7 +36,7 @@ async def guard_record(
         return None, (_unreadable(error),)
     if record is None:
         return None, (_empty(),)
-    patience = max(3 * config.daemon.interval, config.daemon.blind_after)
+    patience = config.daemon.look_counts_for
     return record, tuple(causes_in(record, now=datetime.now(UTC), patience=patience))
 
 

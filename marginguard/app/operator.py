@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 from marginguard.config import Config
 from marginguard.diagnose.nearest import nearest
 from marginguard.domain.errors import DiskFull, MarginguardError, Refused
-from marginguard.domain.operating import GuardNow, Overview, PositionNow
+from marginguard.domain.operating import GuardNow, Overview, protected_words
 from marginguard.domain.pause import LONGEST_PAUSE, Pause
 from marginguard.domain.records import (
     ActionRecord,
@@ -93,12 +93,15 @@ class DaemonOperator:
             for guard in self._config().guards
             if guard.account in left
         )
-        words = protected_words(guards, positions)
+        now = self._clock.now()
+        words = protected_words(
+            guards, positions, now=now, patience=self._config().daemon.look_counts_for
+        )
         if engine is None:
             words = "NOT PROTECTED: the daemon is still starting"
         elif self._stopping():
             words = "NOT PROTECTED: the daemon is being stopped"
-        return Overview(at=self._clock.now(), protected=words, guards=guards, positions=positions)
+        return Overview(at=now, protected=words, guards=guards, positions=positions)
 
     def last_actions(self) -> Sequence[ActionRecord]:
         """Return the actions that ended last since the daemon started, newest first."""
@@ -265,29 +268,6 @@ class DaemonOperator:
                 error=str(error),
                 advice="free space in the state directory; the command is in this log alone",
             )
-
-
-def protected_words(guards: Sequence[GuardNow], positions: Sequence[PositionNow]) -> str:
-    """Return one sentence that says whether all that runs is guarded, and if not why."""
-    faults = [
-        f"guard {guard.guard_id} is {guard.armed.value}: {guard.reason}"
-        for guard in guards
-        if guard.armed is not ArmedState.ARMED
-    ]
-    faults += [
-        f"position {one.position_id} of account {one.account_id} has no armed guard"
-        for one in positions
-        if one.guard_id is None
-    ]
-    if not guards:
-        faults.append("there is no guard")
-    if faults:
-        return f"NOT PROTECTED: {'; '.join(faults)}"
-    if not positions:
-        return "Nothing to protect: no position runs, and the guards are armed"
-    if len(positions) == 1:
-        return "PROTECTED: 1 position, with an armed guard"
-    return f"PROTECTED: {len(positions)} positions, each with an armed guard"
 
 
 def _run_in_words(record: ExecutionRecord | None) -> str:

@@ -169,15 +169,10 @@ def stale(config: Config, looked: datetime | None, now: datetime) -> str | None:
     """Say that the daemon has not looked for longer than it should; None if it has."""
     # The embedded database is this machine's alone, and so is the daemon that writes to it.
     gone = config.database.url is None and daemon_pid(config) is None
-    if not gone and looked is not None and now - looked <= patience(config):
+    if not gone and looked is not None and now - looked <= config.daemon.look_counts_for:
         return None
     when = "never" if looked is None else f"last at {looked:%Y-%m-%d %H:%M:%S} UTC"
     return f"{'no daemon runs here: ' if gone else ''}the daemon looked {when}"
-
-
-def patience(config: Config) -> timedelta:
-    """Return for how long a look counts as the newest that there can be."""
-    return max(3 * config.daemon.interval, config.daemon.blind_after)
 
 
 def daemon_pid(config: Config) -> int | None:

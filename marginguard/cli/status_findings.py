@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Final
 
 from marginguard.app.notifications import set_up
-from marginguard.cli.record import patience, stale
+from marginguard.cli.record import stale
 from marginguard.config import Config, UserSettings
 from marginguard.config.notifications import CHANNELS, ChannelName
 from marginguard.diagnose.finding import Finding
@@ -109,7 +109,7 @@ def _unneeded(
 ) -> bool:
     """Whether a disarmed guard still sees its account, and others cover all that runs there."""
     looked = looked_at(guard)
-    fresh = looked is not None and now - looked <= patience(config)
+    fresh = looked is not None and now - looked <= config.daemon.look_counts_for
     if guard.armed is not ArmedState.DISARMED or not fresh or paused(guard, now):
         return False
     there = [one.guard_id for one in positions if one.account_id == guard.account_id]

@@ -63,6 +63,11 @@ class DaemonSettings(Table):
         description="the path of a directory",
     )
 
+    @property
+    def look_counts_for(self) -> timedelta:
+        """For how long a guard's look counts as the newest that there can be."""
+        return max(3 * self.interval, self.blind_after)
+
 
 class ExchangeSettings(Table):
     """`[exchange]`: how long to wait for it, and which of its prices to believe."""

@@ -1,14 +1,15 @@
 """What an operator sees of a running daemon, and may ask of it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from marginguard.domain.model import RiskLevel
 from marginguard.domain.pause import LONGEST_PAUSE, Pause
 from marginguard.domain.records import ArmedState
 from marginguard.domain.units import AccountId, GuardId, Percent, PositionId, Price
 
-__all__ = ["LONGEST_PAUSE", "GuardNow", "Overview", "Pause", "PositionNow"]
+__all__ = ["LONGEST_PAUSE", "GuardNow", "Overview", "Pause", "PositionNow", "protected_words"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,3 +47,48 @@ class Overview:
     protected: str
     guards: tuple[GuardNow, ...]
     positions: tuple[PositionNow, ...]
+
+
+def protected_words(
+    guards: Sequence[GuardNow],
+    positions: Sequence[PositionNow],
+    *,
+    now: datetime,
+    patience: timedelta,
+) -> str:
+    """Return one sentence that says whether all that runs is guarded, and if not why.
+
+    A look older than `patience` says nothing. A disarmed guard that nothing lacks is no fault:
+    it has looked, and others cover all that runs on its account.
+    """
+    faults = [
+        f"guard {guard.guard_id} is {guard.armed.value}: {guard.reason}"
+        for guard in guards
+        if guard.armed is not ArmedState.ARMED
+        and not _is_idle(guard, positions, now=now, patience=patience)
+    ]
+    faults += [
+        f"position {one.position_id} of account {one.account_id} has no armed guard"
+        for one in positions
+        if one.guard_id is None
+    ]
+    if not guards:
+        faults.append("there is no guard")
+    if faults:
+        return f"NOT PROTECTED: {'; '.join(faults)}"
+    if not positions:
+        return "Nothing to protect: no position runs"
+    if len(positions) == 1:
+        return "PROTECTED: 1 position, with an armed guard"
+    return f"PROTECTED: {len(positions)} positions, each with an armed guard"
+
+
+def _is_idle(
+    guard: GuardNow, positions: Sequence[PositionNow], *, now: datetime, patience: timedelta
+) -> bool:
+    if guard.armed is not ArmedState.DISARMED or guard.pause is not None:
+        return False
+    if guard.looked_at is None or now - guard.looked_at > patience:
+        return False
+    there = {one.guard_id for one in positions if one.account_id == guard.account_id}
+    return not there & {None, guard.guard_id}

@@ -26,4 +26,4 @@ class Pause:
 
     def __str__(self) -> str:
         """Say it in words that go on a sentence about the guard."""
-        return f"paused until {self.until:%H:%M:%S} UTC by {self.by}"
+        return f"paused until {self.until:%Y-%m-%d %H:%M:%S} UTC by {self.by}"

@@ -232,7 +232,7 @@ class GuardState:
 class CommandRecord:
     """One thing that an operator asked of the running daemon, and what came of it.
 
-    `by` says who asked and by which way, such as "root by the control socket" or "telegram chat
+    `by` says who asked and by which way, such as "root (control socket)" or "telegram chat
     12345". `command` is what was asked, as it was given. `answer` is what the asker was told.
     """
 

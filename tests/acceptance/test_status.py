@@ -20,7 +20,6 @@ from tests.notifying import a_notification, an_alarm
 from tests.records import a_guard_state, a_reduction, a_sighting, a_stop_loss, an_action
 from tests.unit.strategies import a_cross_position, a_position
 
-NOW = datetime.now(UTC)
 HOUR = timedelta(hours=1)
 FAILED, DELIVERED = NotificationStatus.FAILED, NotificationStatus.DELIVERED
 WITH_MAIL = """
@@ -259,9 +258,10 @@ async def test_what_the_telling_lacks_is_told_beside_the_answer(state_dir, datab
     async with recorded(state_dir, database_url, seen) as config:
         link = DatabaseLink(database_url)
         await link.connect()
-        settled = {"channel": "email", "settled_at": NOW, "attempted_at": NOW, "revision": 1}
-        lost = a_notification(status=FAILED, notice=an_alarm(at=NOW), created_at=NOW, **settled)
-        came = a_notification(status=DELIVERED, **settled | {"settled_at": NOW - HOUR})
+        now = datetime.now(UTC)
+        settled = {"channel": "email", "settled_at": now, "attempted_at": now, "revision": 1}
+        lost = a_notification(status=FAILED, notice=an_alarm(at=now), created_at=now, **settled)
+        came = a_notification(status=DELIVERED, **settled | {"settled_at": now - HOUR})
         await upsert(link.pool, [lost, came])
         await link.close(timeout_s=10.0)
         config.write_text(config.read_text() + WITH_MAIL)

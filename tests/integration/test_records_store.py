@@ -111,7 +111,7 @@ async def test_a_reduction_cut_short_comes_back_with_the_step_it_has_reached(poo
 
 
 async def test_the_state_of_every_guard_comes_back_whole(pool):
-    pause = Pause(until=NOON + timedelta(minutes=10), by="root by the control socket")
+    pause = Pause(until=NOON + timedelta(minutes=10), by="root (control socket)")
     states = (
         a_guard_state(),
         a_guard_state(guard_id="guard-2", armed=ArmedState.DISARMED, pause=pause),
@@ -122,7 +122,7 @@ async def test_the_state_of_every_guard_comes_back_whole(pool):
 
 
 async def test_a_pause_that_ended_is_ended_in_the_database_too(pool):
-    pause = Pause(until=NOON + timedelta(minutes=10), by="root by the control socket")
+    pause = Pause(until=NOON + timedelta(minutes=10), by="root (control socket)")
     paused = a_guard_state(pause=pause)
     await apply(pool, [paused])
     await apply(pool, [replace(paused, pause=None)])
@@ -139,7 +139,7 @@ async def test_a_command_is_stored_once_however_often_it_is_written(pool):
     assert rows[0] == {
         "id": refused.id,
         "at": refused.at,
-        "by": "root by the control socket",
+        "by": "root (control socket)",
         "command": "reload",
         "guard_id": None,
         "accepted": False,

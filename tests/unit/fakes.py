@@ -400,7 +400,7 @@ class Rig:
             hooks=self.hooks,
         )
 
-    async def pause(self, span_s, *, by="root by the control socket"):
+    async def pause(self, span_s, *, by="root (control socket)"):
         """Pause the guard, which has run before, for so many seconds."""
         until = self.clock.now() + timedelta(seconds=span_s)
         return await self._runner.pause(Pause(until=until, by=by))

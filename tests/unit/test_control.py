@@ -52,7 +52,7 @@ def post(name, body, *, length=None):
     return f"POST /v1/{name} HTTP/1.1\r\nHost: m\r\nContent-Length: {size}\r\n\r\n{body}".encode()
 
 
-ME = f"{control._user(os.geteuid())} by the control socket"
+ME = f"{control._user(os.geteuid())} (control socket)"
 
 
 async def test_everything_that_is_asked_reaches_the_operator_with_who_asked(client, operator):

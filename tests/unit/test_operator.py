@@ -4,12 +4,14 @@ import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 from uuid_utils.compat import uuid7
 
 from marginguard.app.operator import DaemonOperator
+from marginguard.config.models import DaemonSettings
 from marginguard.domain.errors import Refused
 from marginguard.domain.model import ActionKind
 from marginguard.domain.records import (
@@ -30,7 +32,7 @@ pytestmark = pytest.mark.looptime
 
 ADD = ActionKind.ADD_MARGIN
 CLOSE = ActionKind.CLOSE_POSITION
-BY = "root by the control socket"
+BY = "root (control socket)"
 RUN_NOW = ExecutionSource.RUN_NOW
 
 
@@ -69,6 +71,7 @@ class Known:
     def __init__(self, guards, refused=()):
         self.guards = [Named(one) for one in guards]
         self.refused_guards = [Named(one) for one in refused]
+        self.daemon = DaemonSettings(state_dir=Path("/nowhere"))
 
 
 class Running:
@@ -155,7 +158,7 @@ async def minutes(number):
 async def test_a_pause_is_answered_with_its_end_and_what_stays():
     async with running() as daemon:
         answer = await daemon.operator.pause("guard-1", timedelta(minutes=10), by=BY)
-    assert "Guard guard-1 is paused until 12:10:00 UTC by root by the control socket" in answer
+    assert f"Guard guard-1 is paused until 2026-03-14 12:10:00 UTC by {BY}" in answer
     assert "Stop-losses on the exchange stay" in answer
 
 

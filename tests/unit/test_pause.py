@@ -13,7 +13,7 @@ from tests.unit.fakes import Crash, Rig, ambiguous, rejected
 from tests.unit.strategies import NOON, a_position, price_at
 
 CLOSE = ActionKind.CLOSE_POSITION
-BY = "root by the control socket"
+BY = "root (control socket)"
 
 
 async def paused(*positions, span_s=600.0, **changes):
@@ -38,7 +38,8 @@ async def test_a_paused_guard_alerts_of_a_breach_and_sends_nothing():
     await rig.run()
     assert rig.exchange.calls == []
     [notice] = told(rig, "threshold_reached")
-    assert f"the guard is paused until 12:10:00 UTC by {BY}, so nothing is done" in notice.text
+    words = f"the guard is paused until 2026-03-14 12:10:00 UTC by {BY}"
+    assert f"{words}, so nothing is done" in notice.text
 
 
 async def test_a_paused_guard_alerts_of_a_breach_every_minute():
@@ -54,7 +55,7 @@ async def test_a_guard_that_is_paused_is_disarmed_at_once_and_says_so_as_critica
     rig = await paused()
     assert rig.book.state.armed is ArmedState.DISARMED
     assert rig.book.state.reason == (
-        f"paused until 12:10:00 UTC by {BY}: it alerts and does nothing"
+        f"paused until 2026-03-14 12:10:00 UTC by {BY}: it alerts and does nothing"
     )
     [notice] = told(rig, "guard_disarmed")
     assert notice.severity.value == "critical"
