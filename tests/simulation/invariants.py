@@ -43,6 +43,7 @@ class Invariants:
         self._world = world
         self._breached_s = {}
         self._told_s = {}
+        self._told_actions = set()
         self._armed = {}
         self._disturbed_s = 0.0
         self._paused = {}
@@ -60,6 +61,10 @@ class Invariants:
         for guard_id in [*self._paused]:
             if guard_id not in states or states[guard_id].pause is None:
                 del self._paused[guard_id]
+        # What an earlier process has not come to tell the daemon tells when it starts.
+        for record in self._world.disk.actions():
+            if record.status is ActionStatus.DONE and str(record.id) not in self._told_actions:
+                self._reduced.note_record(record)
 
     def paused(self, guard_id, until_s):
         """An operator has paused a guard, which was answered just now."""
@@ -81,6 +86,7 @@ class Invariants:
             self._armed[notice.guard_id] = notice.kind
         if notice.kind in LOUD:
             self._reduced.note(notice)
+            self._told_actions.add(notice.data.get("action_id"))
             self._told_s[(notice.guard_id, notice.position_id)] = now_s
             self._told_s[(notice.account_id, notice.position_id)] = now_s
 
@@ -95,7 +101,7 @@ class Invariants:
         written = [
             record
             for record in world.disk.actions()
-            if record.account_id == account_id and record.status in open_ones
+            if record.account_id == account_id and world.disk.known(record).status in open_ones
             if wish.answers(record)
         ]
         if written:
@@ -219,7 +225,9 @@ class Invariants:
         if not earlier.may_still_come(self._world.agenda.now_s):
             return False
         newest = self._world.disk.newest.get(first.id)
-        return newest is None or newest[1].status is not ActionStatus.DONE
+        if newest is None:
+            return True
+        return self._world.disk.known(newest[1]).status is not ActionStatus.DONE
 
     def _plan(self, guard_id):
         return next(plan for plan in self._world.guards if plan.guard.id == guard_id)

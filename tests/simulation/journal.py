@@ -25,6 +25,7 @@ class Disk:
         self.intents = {}
         self._memory = Memory()
         self.refused = {}
+        self.refused_of = {}
         self._written = 0
 
     def append(self, records, wake):
@@ -50,7 +51,14 @@ class Disk:
 
     def refuse(self, records):
         """Note what could not be written."""
-        self.refused.update({r.id: r for r in records if isinstance(r, ActionRecord)})
+        actions = {r.id: r for r in records if isinstance(r, ActionRecord)}
+        self.refused.update(actions)
+        self.refused_of.update(dict.fromkeys(actions, self._world.number))
+
+    def known(self, record):
+        """Return an action as the process that runs knows it, written down or not."""
+        unwritten = self.refused_of.get(record.id) == self._world.number
+        return self.refused[record.id] if unwritten else record
 
     def unsettled_actions(self):
         found = sorted(self._memory.unsettled.values(), key=lambda entry: entry.seq)
@@ -81,6 +89,7 @@ class Disk:
             )
             self.intents.setdefault(record.id, (self._world.agenda.now_s, record))
             self.newest[record.id] = (self._written, record)
+            self.refused_of.pop(record.id, None)
 
 
 class JournalPort:

@@ -22,6 +22,11 @@ class Reductions:
         if done and notice.data.get("action") == ActionKind.REDUCE_POSITION.value:
             self._levels[(notice.guard_id, notice.position_id)] = notice.data["level"]
 
+    def note_record(self, record):
+        """Take note of a record of an action that is done, of which nobody was told in time."""
+        if record.kind is ActionKind.REDUCE_POSITION:
+            self._levels[(record.guard_id, record.position_id)] = record.level
+
     def holds(self, key, level):
         """Whether the breach is answered by a reduction, until the level is well above that."""
         at = self._levels.get(key)
