@@ -4,9 +4,8 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from datetime import timedelta
 
 import structlog
 from uuid_utils.compat import uuid7
@@ -17,16 +16,16 @@ from marginguard.app import control
 from marginguard.app.chat_commands import ChatCommands
 from marginguard.app.notifications import changed_channels, channels_of, routing_of
 from marginguard.app.operator import DaemonOperator
+from marginguard.app.recall import recall, tell_what_was_not
 from marginguard.app.reload import change_between
 from marginguard.app.session import Keeping, Session
 from marginguard.app.settings import without
 from marginguard.app.sharing import Claims
 from marginguard.app.vitals import Vitals
 from marginguard.config import Config, load_config
-from marginguard.domain.errors import ConfigError, DiskFull, Refused, Transient
+from marginguard.domain.errors import ConfigError, Refused
 from marginguard.domain.notice import Notice, NoticeKind, Severity
 from marginguard.domain.units import AccountId
-from marginguard.engine import telling
 from marginguard.engine.executor import REQUEST_LIFE_S
 from marginguard.notify.channel import Channel
 from marginguard.notify.rendering import Renderer
@@ -36,13 +35,6 @@ from marginguard.storage.journal import FileJournal
 from marginguard.storage.keeper import DatabaseKeeper
 from marginguard.storage.retention import RetentionRules
 from marginguard.telemetry.server import serve
-
-UNTOLD_PATIENCE_S = 30.0
-UNTOLD_SINCE = timedelta(hours=1)
-"""How far back to look, and for how long to wait, for actions that nobody was told of."""
-
-MEMORY_PATIENCE_S = 2.0
-"""How long a start with an empty state directory waits for what the database remembers."""
 
 
 class Daemon:
@@ -179,9 +171,11 @@ class Daemon:
             # Each has begun before anything here can fail, so that none is left unawaited.
             await asyncio.sleep(0)
             reloading = side.create_task(self._keep_reloading(operator), name="reload")
-            telling = side.create_task(self._tell_what_was_not(database, notifier), name="untold")
+            telling = side.create_task(
+                tell_what_was_not(database, notifier, self._started_at), name="untold"
+            )
             if journal.fresh:
-                await self._recall(database, journal)
+                await recall(database, journal)
             await self._guard(keeping, database)
             telling.cancel()
             reloading.cancel()
@@ -214,7 +208,7 @@ class Daemon:
                     # What another daemon has sent for them may still be carried out.
                     spending_from_s = self._clock.monotonic() + REQUEST_LIFE_S
                     taken_over = before.keys() - left.keys()
-                    await self._recall(database, keeping.journal, taken_over)
+                    await recall(database, keeping.journal, taken_over)
                 self._tell_of_claims(left, keeping.notifier)
                 self._session = Session(
                     without(self._config, left),
@@ -341,62 +335,10 @@ class Daemon:
         self._tell(notifier, NoticeKind.CONFIG_RELOADED, Severity.INFO, words)
         return words
 
-    async def _tell_what_was_not(self, database: DatabaseKeeper, notifier: Notifier) -> None:
-        """Tell of actions that ended just before an earlier daemon did; returns then.
-
-        Only the database knows that nobody was told: without it they are in the log alone.
-        """
-        try:
-            async with asyncio.timeout(UNTOLD_PATIENCE_S):
-                untold = await database.untold(self._started_at - UNTOLD_SINCE)
-        except (TimeoutError, Transient, ConfigError) as error:
-            self._log.debug("untold.unknown", error=str(error) or "no answer in time")
-            return
-        for record in untold:
-            if record.settled_at is not None and record.settled_at < self._started_at:
-                notifier.tell(telling.of_action(record, notice_id=uuid7(), at=record.settled_at))
-
     def _tell(self, notifier: Notifier, kind: NoticeKind, severity: Severity, text: str) -> None:
         notifier.tell(
             Notice(id=uuid7(), kind=kind, severity=severity, text=text, at=self._clock.now())
         )
-
-    async def _recall(
-        self,
-        database: DatabaseKeeper,
-        journal: FileJournal,
-        account_ids: Collection[AccountId] | None = None,
-    ) -> None:
-        """Take over what only the database remembers.
-
-        That is so where the state directory is new, and for accounts (`account_ids`) that another
-        daemon has guarded meanwhile.
-        """
-        try:
-            async with asyncio.timeout(MEMORY_PATIENCE_S):
-                records = await database.remembered()
-        except (TimeoutError, Transient) as error:
-            self._log.warning(
-                "memory.empty",
-                error=str(error) or "no answer in time",
-                advice="the state directory is new and the database does not answer: guards begin"
-                " without what they spent and did before",
-            )
-            return
-        if account_ids is not None:
-            records = tuple(r for r in records if r.account_id in account_ids)
-        if records:
-            try:
-                await journal.append(*records)
-            except DiskFull as error:
-                self._log.critical(
-                    "memory.not_kept",
-                    error=str(error),
-                    advice="free space in the state directory and restart; what guards spent and"
-                    " did before is in the database alone",
-                )
-                return
-            self._log.info("memory.recalled", records=len(records))
 
 
 def _guards(count: int) -> str:
