@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from marginguard.diagnose.incident import Incident, Part, redacted
 from marginguard.diagnose.incident_config import secrets_in, without_secrets
 from marginguard.storage.link import DatabaseLink
 from marginguard.storage.records import apply
@@ -155,6 +156,22 @@ def test_a_file_that_is_there_is_not_replaced(tmp_path):
     assert result.returncode == 2
     assert "is there already" in result.stderr
     assert there.read_text() == "mine"
+
+
+def test_chats_and_members_of_groups_are_left_out_wherever_they_wrote():
+    at = datetime.now(UTC)
+    paused = "paused until 12:00:00 UTC by telegram chat -1009876543, user 5512345678"
+    log = (
+        'command.stranger by="telegram chat 6612345678" advice="add 6612345678 to command_chats"\n'
+        "command.forwarded chat=7712345678\nmargin=25000 telegram chat 7 of 2026\n"
+    )
+    parts = (Part(name="guards.jsonl", text=paused), Part(name="journal.log", text=log))
+    found = redacted(Incident(at=at, since=at, parts=parts, left_out=()), ())
+    whole = "".join(part.text for part in found.parts)
+    for id_ in ("1009876543", "5512345678", "6612345678", "7712345678"):
+        assert id_ not in whole
+    assert "add *** to command_chats" in whole
+    assert "margin=25000 telegram chat 7 of 2026" in whole
 
 
 def test_the_value_of_a_misspelt_key_is_not_shown():

@@ -1,6 +1,7 @@
 """Listening to Telegram against a look-alike of the Bot API."""
 
 import asyncio
+import json
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -57,6 +58,13 @@ async def listening(operator, base_url, *, token=TOKEN, timeout_s=5.0):
         stop.set()
         async with asyncio.timeout(LONG_S):
             await task
+
+
+def dated(moment):
+    """Return an answer of getUpdates with a message of this moment."""
+    chat = {"id": OWNER, "type": "private"}
+    message = {"message_id": 1, "date": moment, "chat": chat, "text": "/help"}
+    return json.dumps({"ok": True, "result": [{"update_id": 1, "message": message}]})
 
 
 def noting(said):
@@ -136,6 +144,18 @@ async def test_edited_and_forwarded_messages_and_strangers_are_not_obeyed(api, o
     assert {message["chat_id"] for message in api.messages} == {"4711"}
 
 
+async def test_a_stranger_who_forwards_messages_does_not_fill_the_log(api, operator):
+    origin = {"type": "hidden_user", "date": 0, "sender_user_name": "x"}
+    with capture_logs() as logs:
+        async with listening(operator, api.url):
+            for _ in range(3):
+                await api.writes("/pause night", chat_id=666, forward_origin=origin)
+            await api.writes("/pause night", forward_origin=origin)
+            await api.writes("/help")
+            await api.until(lambda: api.messages)
+    assert [(log["event"], log["chat"]) for log in logs] == [("command.forwarded", OWNER)]
+
+
 async def test_commands_are_obeyed_one_at_a_time(api, operator):
     started, at_work, go_on = [], asyncio.Event(), asyncio.Event()
 
@@ -164,8 +184,11 @@ async def test_commands_are_obeyed_one_at_a_time(api, operator):
         [(200, '{"ok": true, "result": [{}]}')] * 4,
         [(200, "[]"), (200, '{"ok": true, "result": 7}'), (200, ""), (500, "{}")],
         [refusal(403, "Forbidden")] * 4,
+        [(200, dated(10**30)), (200, dated(-(10**18)))] * 2,
+        [(200, "[" * 100_000)] * 4,
+        [(200, '{"ok": true, "result": [{"update_id": "x"}]}')] * 4,
     ],
-    ids=["broken", "senseless", "mixed", "forbidden"],
+    ids=["broken", "senseless", "mixed", "forbidden", "dates", "depth", "numbers"],
 )
 @pytest.mark.filterwarnings("ignore")  # of the library's own making
 async def test_a_bot_api_that_fails_is_asked_again_and_told_of_once(api, operator, answers):

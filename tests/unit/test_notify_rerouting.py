@@ -125,3 +125,20 @@ async def test_a_channel_that_hangs_while_it_is_sent_by_does_not_hold_up_the_oth
         await fine.until(2)
     assert hanging.closed
     assert other.closed
+
+
+async def test_a_channel_that_fails_to_close_ends_nothing(store):
+    class Stubborn(FakeChannel):
+        async def aclose(self):
+            await super().aclose()
+            raise OSError("the other side has gone")
+
+    stubborn, other = Stubborn("email"), FakeChannel("email")
+    person = only("email")
+    telegraph = a_telegraph([stubborn], person, store=store, clock=FakeClock())
+    async with running(telegraph):
+        telegraph.reroute(a_routing([other], person), channels={"email": other})
+        telegraph.tell(a_notice())
+        await other.until(1)
+    assert stubborn.closed
+    assert other.closed

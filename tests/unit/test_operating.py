@@ -72,3 +72,23 @@ def test_no_guard_and_a_position_without_one_are_named():
     assert words([], []) == "NOT PROTECTED: there is no guard"
     said = words([ARMED], [replace(COVERED, guard_id=None)])
     assert said == "NOT PROTECTED: position trade-1 of account main has no armed guard"
+
+
+def test_a_guard_that_only_tells_protects_nothing_that_it_covers():
+    telling = replace(ARMED, acts=False)
+
+    said = words([telling], [COVERED])
+
+    assert said.startswith("NOT PROTECTED: guard night only tells and never acts")
+    assert words([telling], []).startswith("Nothing to protect")
+
+
+def test_a_breach_that_the_guard_did_not_get_answered_is_unprotected():
+    said = words([ARMED], [replace(COVERED, level=85.0, unmet=True)])
+
+    assert said.startswith("NOT PROTECTED: position trade-1 is UNPROTECTED at level 85.0 %")
+
+
+def test_an_armed_guard_that_has_not_looked_for_long_is_named():
+    assert words([ARMED], [COVERED], after_s=60).startswith("PROTECTED")
+    assert words([ARMED], [COVERED], after_s=61).startswith("NOT PROTECTED: guard night looked")

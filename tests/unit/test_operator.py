@@ -25,7 +25,7 @@ from marginguard.engine.engine import Disarmed, Engine, Surroundings
 from marginguard.engine.settings import EngineSettings, Guard
 from marginguard.telemetry.measured import MeasuredJournal
 from marginguard.telemetry.metrics import Metrics
-from tests.unit.fakes import Ears, FakeExchange, FakeJournal, FakePrices, ambiguous
+from tests.unit.fakes import Ears, FakeExchange, FakeJournal, FakePrices, ambiguous, rejected
 from tests.unit.strategies import NOON, a_position, price_at, some_rules
 
 pytestmark = pytest.mark.looptime
@@ -171,6 +171,24 @@ async def test_a_pause_is_in_the_overview_at_once():
     assert (guard.armed, guard.pause.by) == (ArmedState.DISARMED, BY)
     assert position.guard_id is None
     assert overview.protected.startswith("NOT PROTECTED: guard guard-1 is disarmed: paused until")
+
+
+async def test_a_guard_that_only_tells_is_not_said_to_protect():
+    async with running(a_guard(auto_execution=False)) as daemon:
+        said = daemon.operator.overview().protected
+    assert said.startswith("NOT PROTECTED: guard guard-1 only tells")
+
+
+async def test_a_breach_is_unprotected_until_the_guard_gets_it_answered():
+    async with running() as daemon:
+        daemon.exchange.script.extend([(False, rejected())] * 50)
+        daemon.market(85)
+        await daemon.operator.run_now("guard-1", by=BY, source=RUN_NOW)
+        said = daemon.operator.overview().protected
+        assert said.startswith("NOT PROTECTED: position trade-1 is UNPROTECTED at level 85")
+        daemon.exchange.script.clear()
+        await minutes(2)
+        assert daemon.operator.overview().protected == "Nothing to protect: no position runs"
 
 
 async def test_a_pause_ends_by_itself_to_the_second_and_the_breach_is_acted_on():

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from marginguard.cli.status_findings import advice, problems, unneeded_guards
+from marginguard.cli.status_findings import advice, of_config, problems, unneeded_guards
 from marginguard.cli.status_screen import Answer, Status, screen
 from marginguard.config import load_config
 from marginguard.diagnose.finding import Finding
@@ -183,6 +183,24 @@ def test_what_is_recorded_does_not_steer_the_terminal():
 
 def test_an_armed_guard_over_its_position_is_no_problem(configured):
     assert not list(problems(configured(), [a_view()], [a_guard_view()], now()))
+
+
+def test_an_armed_guard_that_is_held_up_while_others_look_is_named(configured):
+    long_ago = now() - timedelta(hours=1)
+    stuck = a_guard_view(since=long_ago, last_checked_at=long_ago, last_execution_at=long_ago)
+    fine = a_guard_view("night-guard")
+    [problem] = problems(configured(), [a_view()], [fine, stuck], now())
+    assert "guard guard-1 looked last at" in problem.issue
+    assert problem.action == "restart_daemon"
+    fresh = replace(stuck, since=now())  # it has just armed itself: that was a look
+    assert not list(problems(configured(), [a_view()], [fine, fresh], now()))
+    old = a_view(seen_at=long_ago)
+    assert actions_of(problems(configured(), [old], [stuck], now())) == ["start_daemon"]
+
+
+def test_positions_of_accounts_that_are_not_configured_are_left_out(configured):
+    mine, foreign = a_view(), a_view(2, account_id="of-another-daemon")
+    assert of_config(configured(), [foreign, mine]) == (mine,)
 
 
 @pytest.mark.parametrize("side", list(Side))
