@@ -56,12 +56,12 @@ async def recall(
     try:
         async with asyncio.timeout(MEMORY_PATIENCE_S):
             records = await database.remembered()
-    except (TimeoutError, Transient) as error:
+    except (TimeoutError, Transient, ConfigError) as error:
         log.warning(
             "memory.empty",
             error=str(error) or "no answer in time",
-            advice="the state directory is new and the database does not answer: guards begin"
-            " without what they spent and did before",
+            advice="what only the database remembers cannot be read: guards begin without what"
+            " they spent and did before",
         )
         return
     if account_ids is not None:

@@ -74,7 +74,7 @@ def recover_notifications(
             {
                 "since": since,
                 "dry_run": dry_run,
-                "daemon_answers": None if dry_run else found.sending,
+                "daemon_answers": found.sending if found.rows and not dry_run else None,
                 "total": len(found.rows),
                 "succeeded": len(found.having(NotificationStatus.DELIVERED)),
                 "failed": len(again),

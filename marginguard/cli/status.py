@@ -20,7 +20,7 @@ from marginguard.app.control_client import ControlClient, Unanswered
 from marginguard.app.notifications import routing_of
 from marginguard.cli.common import ExitCode, config_option, json_option
 from marginguard.cli.record import echo_json, opened, width
-from marginguard.cli.status_findings import advice, problems, unneeded_guards
+from marginguard.cli.status_findings import advice, of_config, problems, unneeded_guards
 from marginguard.cli.status_screen import Answer, Status, screen
 from marginguard.config import Config, load_config
 from marginguard.diagnose.finding import Finding
@@ -112,7 +112,7 @@ async def _unknown(config: Config, error: MarginguardError) -> Status:
 async def _read(config: Config) -> Status:
     now = datetime.now(UTC)
     async with opened(config) as connection:
-        running = await positions(connection)
+        running = of_config(config, await positions(connection))
         known = await guards(connection)
         actions = await newest_actions(connection, _ACTIONS_SHOWN, stop_losses=_STOP_LOSSES_SHOWN)
         used = await channel_records(connection)

@@ -39,7 +39,8 @@ def problems(
     config: Config, positions: Sequence[PositionView], guards: Sequence[GuardView], now: datetime
 ) -> Iterator[Finding]:
     """Yield what keeps positions from being guarded, the worst first."""
-    yield from _daemon(config, positions, guards, now)
+    gone = tuple(_daemon(config, positions, guards, now))
+    yield from gone or _held_up(config, guards, now)
     yield from _unprotected(positions, guards)
     for guard in guards:
         if guard.armed is not ArmedState.ARMED and not _unneeded(config, guard, positions, now):
@@ -76,6 +77,29 @@ def _daemon(
             solution="see whether it runs: systemctl status marginguard, and its log",
             action="start_daemon",
         )
+
+
+def _held_up(config: Config, guards: Sequence[GuardView], now: datetime) -> Iterator[Finding]:
+    """Yield the guards that are armed and have not looked for too long, while others have."""
+    for guard in guards:
+        looked = max(looked_at(guard) or guard.since, guard.since)
+        if guard.armed is ArmedState.ARMED and now - looked > config.daemon.look_counts_for:
+            yield Finding(
+                issue=f"guard {guard.guard_id} looked last at {looked:%Y-%m-%d %H:%M:%S} UTC,"
+                " while others went on",
+                solution="look at its positions on the exchange; what holds it up is in the log:"
+                " journalctl -u marginguard -p warning; restart the daemon if its run is stuck",
+                action="restart_daemon",
+            )
+
+
+def of_config(config: Config, positions: Sequence[PositionView]) -> tuple[PositionView, ...]:
+    """Return the positions of the accounts that are configured.
+
+    The record may hold those of another daemon, and of an account that was taken out.
+    """
+    accounts = {account.id for account in config.accounts}
+    return tuple(one for one in positions if one.account_id in accounts)
 
 
 def _unprotected(

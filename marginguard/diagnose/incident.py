@@ -3,13 +3,18 @@
 import gzip
 import io
 import os
+import re
 import tarfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from marginguard.redaction import Redactor
+
+_CHAT: Final = re.compile(r"telegram chat (-?\d{5,})(?:, user (\d{5,}))?|\bchat=(-?\d{5,})")
+"""How records and the log name who commands, or would like to; nobody's id is shorter."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,13 +45,20 @@ class Incident:
 
 def redacted(incident: Incident, secrets: Iterable[str]) -> Incident:
     """Return the incident without any of the secrets, and with a word on what it holds."""
-    redactor = Redactor(secrets)
+    redactor = Redactor({*secrets, *_chats_in(incident.parts)})
     parts = tuple(Part(name=part.name, text=redactor.text(part.text)) for part in incident.parts)
     left_out = tuple(
         LeftOut(part=one.part, reason=redactor.text(one.reason)) for one in incident.left_out
     )
     readme = Part(name="README.txt", text=_readme(incident, parts, left_out))
     return Incident(at=incident.at, since=incident.since, parts=(readme, *parts), left_out=left_out)
+
+
+def _chats_in(parts: Iterable[Part]) -> Iterator[str]:
+    """Yield the ids of chats and of their members, strangers among them, wherever they wrote."""
+    for part in parts:
+        for match in _CHAT.finditer(part.text):
+            yield from (id_ for id_ in match.groups() if id_)
 
 
 def write_archive(incident: Incident, target: Path) -> None:

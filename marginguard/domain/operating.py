@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from marginguard.domain.margin import show_level
 from marginguard.domain.model import RiskLevel
 from marginguard.domain.pause import LONGEST_PAUSE, Pause
 from marginguard.domain.records import ArmedState
@@ -14,7 +15,10 @@ __all__ = ["LONGEST_PAUSE", "GuardNow", "Overview", "Pause", "PositionNow", "pro
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GuardNow:
-    """A guard as it is at this moment; `looked_at` None where it has not looked yet."""
+    """A guard as it is at this moment; `looked_at` None where it has not looked yet.
+
+    One that is armed and does not act only tells, for so its configuration says.
+    """
 
     guard_id: GuardId
     account_id: AccountId
@@ -23,11 +27,15 @@ class GuardNow:
     since: datetime
     looked_at: datetime | None
     pause: Pause | None
+    acts: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PositionNow:
-    """A position as it was last seen; `guard_id` None where no armed guard covers it."""
+    """A position as it was last seen; `guard_id` None where no armed guard covers it.
+
+    One that is `unmet` is past where its guard acts, and the guard did not manage to.
+    """
 
     position_id: PositionId
     account_id: AccountId
@@ -37,6 +45,7 @@ class PositionNow:
     price: Price
     liquidation_price: Price | None
     seen_at: datetime
+    unmet: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +75,25 @@ def protected_words(
         for guard in guards
         if guard.armed is not ArmedState.ARMED
         and not _is_idle(guard, positions, now=now, patience=patience)
+    ]
+    faults += [
+        f"guard {guard.guard_id} looked last at {guard.looked_at:%Y-%m-%d %H:%M:%S} UTC"
+        for guard in guards
+        if guard.armed is ArmedState.ARMED
+        and guard.looked_at is not None
+        and now - guard.looked_at > patience
+    ]
+    covering = {one.guard_id for one in positions}
+    faults += [
+        f"guard {guard.guard_id} only tells and never acts (auto_execution = false)"
+        for guard in guards
+        if not guard.acts and guard.guard_id in covering
+    ]
+    faults += [
+        f"position {one.position_id} is UNPROTECTED at level {show_level(one.level)} %:"
+        f" guard {one.guard_id} did not manage to act on it"
+        for one in positions
+        if one.unmet
     ]
     faults += [
         f"position {one.position_id} of account {one.account_id} has no armed guard"

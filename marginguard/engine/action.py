@@ -89,7 +89,12 @@ class Action:
             try:
                 outcome = await self._send()
             except StaleData as error:
-                return await self._give_up(f"{error}; it is planned again")
+                if self._prepare is None:
+                    return await self._give_up(f"{error}; it is planned again")
+                self._attempts_made += 1
+                if self._attempts_made >= self._settings.action_attempts:
+                    return await self._give_up(str(error))
+                continue  # nobody plans a second step again: it is prepared by a price of now
             end = await self._conclude(outcome) or await self._prepare_resend(outcome)
             if end is not None:
                 return end
@@ -236,6 +241,9 @@ class Action:
     async def _give_up(self, error: str) -> ActionEnd:
         """End as unknown if anything may have been carried out, else as not having happened."""
         if not self._maybe_applied:
+            if self._record.outcome == OutcomeKind.REJECTED:
+                # The key was, once, and nobody has refused the step: it is no fallback's turn.
+                self._record = replace(self._record, outcome=OutcomeKind.NOT_SENT.value)
             return await self._end(ActionStatus.REJECTED, error)
         return await self._finish(replace(self._record, status=ActionStatus.UNKNOWN, error=error))
 

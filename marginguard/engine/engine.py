@@ -103,14 +103,15 @@ class Engine:
 
     def guards_now(self) -> tuple[GuardNow, ...]:
         """Return every guard of the configuration as it is at this moment."""
-        looked = {runner.guard.id: runner.looked_at for runner in self._runners}
+        runners = {runner.guard.id: runner for runner in self._runners}
         ids = [guard.id for guard in self._guards] + [one.guard_id for one in self._disarmed]
         books = [self._books.get(guard_id) or self._idle.get(guard_id) for guard_id in ids]
-        return tuple(guard_now(b, looked.get(b.state.guard_id)) for b in books if b is not None)
+        return tuple(guard_now(b, runners.get(b.state.guard_id)) for b in books if b is not None)
 
     def positions_now(self) -> tuple[PositionNow, ...]:
         """Return the running positions as they were last seen, the riskiest first."""
-        return positions_now(self._accounts.values(), self._books)
+        failing = {runner.guard.id for runner in self._runners if runner.failing}
+        return positions_now(self._accounts.values(), self._books, failing)
 
     async def pause(self, guard_id: GuardId, pause: Pause) -> bool:
         """Let a guard do no more than alert; return whether that is durable.
@@ -186,10 +187,10 @@ class Engine:
     async def run(self) -> None:
         """Guard; returns after `stop`, when the runs and actions under way have ended."""
         await self._note_interrupted()
-        await self._disarm(self._disarmed)
         async with asyncio.TaskGroup() as self._actions:
             self._runners = self._staff(self._actions)
             self._leave_behind()
+            await self._disarm(self._disarmed)  # in the book with which it was left behind
             self._scheduler = Scheduler(
                 runners=self._runners,
                 settings=self._settings,
@@ -256,6 +257,7 @@ class Engine:
             book = left or self._workshop.book(guard.id, guard.account_id)
             if elsewhere is not None:
                 book.inherit(elsewhere.state.pause)
+                self._watches[elsewhere.state.account_id].leave(elsewhere, moved=True)
             self._books[guard.id] = book
         return book
 
@@ -316,10 +318,12 @@ class Engine:
         """Have the watches settle the actions of guards that are not run."""
         left = {(r.account_id, r.guard_id) for r in self._workshop.unsettled}
         for account_id, guard_id in sorted(left):
-            if guard_id in self._books:
+            running = self._books.get(guard_id)
+            if running is not None and running.state.account_id == account_id:
                 continue
             if account_id in self._watches:
-                self._watches[account_id].leave(self._workshop.book(guard_id, account_id))
+                book = self._workshop.book(guard_id, account_id)
+                self._watches[account_id].leave(book, moved=running is not None)
                 continue
             structlog.get_logger().critical(
                 "action.orphaned",

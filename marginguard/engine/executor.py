@@ -86,6 +86,7 @@ class Executor:
         self._carried_out.discard(record.id)
         if record.kind.protects:
             self._in_flight.discard(record.position_id)
+        self._forget_if_settled(record)
 
     async def send(self, record: ActionRecord, *, seen_s: float) -> Outcome:
         """Ask the exchange once for what `record` says.
@@ -162,7 +163,14 @@ class Executor:
             return record
         await book.write(settled)
         log_end(settled)
+        self._forget_if_settled(settled)
         return settled
+
+    def _forget_if_settled(self, record: ActionRecord) -> None:
+        """Forget when it was sent: nobody asks any more, and a daemon runs for months."""
+        if record.status.settled:
+            self._sent_s.pop(record.id, None)
+            self._first_sent_s.pop(record.id, None)
 
     def pending(self, record: ActionRecord) -> Pending:
         """Return what an unsettled action means for the next decision."""

@@ -53,7 +53,8 @@ def of_ends(ends: Sequence[ActionRecord], *, stalled: bool, retries: int) -> Fai
         return Failure(
             code=ErrorCode.STALLED,
             error_type=ErrorType.EXECUTION,
-            message="an action was still under way when the run's time was over",
+            message="an action could not be begun in time, or had not ended when the run's time"
+            " was over",
             retries=_allowed(ErrorType.API, retries),
         )
     unmet = [end for end in ends if end.status in {ActionStatus.REJECTED, ActionStatus.UNKNOWN}]

@@ -13,7 +13,12 @@ from marginguard.domain.funds import shortfall
 from marginguard.domain.model import Position, PriceQuote
 from marginguard.domain.pause import Pause
 from marginguard.domain.policy import calls_for_a_look, decide
-from marginguard.domain.records import ActionRecord, ExecutionRecord, ExecutionSource
+from marginguard.domain.records import (
+    ActionRecord,
+    ExecutionRecord,
+    ExecutionSource,
+    ExecutionStatus,
+)
 from marginguard.domain.units import PositionId
 from marginguard.engine.account import Account
 from marginguard.engine.alerts import Alerts
@@ -75,6 +80,8 @@ class GuardRunner:
         self._known: tuple[Position, ...] = ()
         self.recorded: ExecutionRecord | None = None
         """What the newest run has recorded; None while it goes on, and after a quiet one."""
+        self.failing = False
+        """Whether the newest run that had something to do left some of it undone."""
         self.looked_at: datetime | None = None
         """When the newest look that worked was begun."""
         self._alerted = False
@@ -241,13 +248,14 @@ class GuardRunner:
             duration_s=record.duration_s,
         )
         self.recorded = record
+        self.failing = record.status in {ExecutionStatus.FAILED, ExecutionStatus.PARTIAL}
         await self._book.append(record)
         return failure.retries if record.error_code is not None else 0
 
     async def _act(
         self, decisions: Sequence[Decision], execution: Execution, sight: Sight
     ) -> tuple[list[Answer], bool]:
-        """Carry out what was decided, worst first, side by side; say if some did not end.
+        """Carry out what was decided, worst first, side by side; say if some had no time to end.
 
         Reductions that were cut short after their close come first: their time is short.
         """
@@ -273,7 +281,8 @@ class GuardRunner:
                 unfinished=len(unfinished),
                 advice="the actions go on and are settled; see the exchange's answer times",
             )
-        return [task.result() for task in tasks if task.done()], bool(unfinished)
+        answers = [task.result() for task in tasks if task.done()]
+        return answers, bool(unfinished) or any(answer.put_off for answer in answers)
 
     def _under_way(self, record: ActionRecord) -> bool:
         return record.position_id in self._executor.in_flight

@@ -27,10 +27,14 @@ from marginguard.ports import Clock, PriceSource
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """What was done about one position, and the last `decision` on it if there was one."""
+    """What was done about one position, and the last `decision` on it if there was one.
+
+    `put_off`: it could not be begun in time, so that the next run is to come soon.
+    """
 
     ends: tuple[ActionRecord, ...] = ()
     decision: Decision | None = None
+    put_off: bool = False
 
 
 class Protector:
@@ -98,13 +102,13 @@ class Protector:
         async with self._executor.turns:
             now_s = self._clock.monotonic()
             if now_s >= deadline_s or self._executor.stop.is_set():
-                return Answer(decision=decision)
+                return Answer(decision=decision, put_off=not self._executor.stop.is_set())
             if self._book.paused is not None:
                 return Answer(decision=self._decide_again(decision, sight, frozenset()))
             if now_s - sight.read_at_s > self._settings.view_max_age_s / 2:
                 sight = await self._look_again(execution, sight, deadline_s)
                 if self._clock.monotonic() - sight.read_at_s > self._settings.view_max_age_s:
-                    return Answer(decision=decision)
+                    return Answer(decision=decision, put_off=True)
                 decision = self._decide_again(decision, sight, frozenset())
             return await self._protect(decision, execution, sight, deadline_s, on_end)
 

@@ -35,6 +35,7 @@ class Watch:
         self._account = account
         self._executor = executor
         self._left: dict[GuardId, Book] = {}
+        self._moved: set[GuardId] = set()
         self.guarded = False
         """Whether a guard of the account runs."""
         self._prices = prices
@@ -43,9 +44,14 @@ class Watch:
         self._stop = stop
         self._log = structlog.get_logger().bind(account=account.id)
 
-    def leave(self, book: Book) -> None:
-        """Look after what a guard that runs no more has left behind."""
+    def leave(self, book: Book, *, moved: bool = False) -> None:
+        """Look after what a guard that runs no more has left behind.
+
+        One that has `moved` to another account has its state in the book there.
+        """
         self._left[book.state.guard_id] = book
+        if moved:
+            self._moved.add(book.state.guard_id)
 
     def left_by(self, guard_id: GuardId) -> Book | None:
         """Return the book that a guard has left here, if it has."""
@@ -58,6 +64,7 @@ class Watch:
 
     def take_back(self, guard_id: GuardId) -> Book | None:
         """Return the book of a guard that runs again, if it is here."""
+        self._moved.discard(guard_id)
         return self._left.pop(guard_id, None)
 
     @property
@@ -88,12 +95,13 @@ class Watch:
     async def _look(self) -> None:
         read_at_s = self._clock.monotonic()
         positions = await self._executor.exchange.running_positions()
-        for book in self._left.values():
+        for guard_id, book in tuple(self._left.items()):
             for record in book.unsettled:
                 settled = await self._executor.settle(record, book, positions, read_at_s)
                 if settled is not record:
                     self._account.ended(settled)
-            await book.keep()
+            if guard_id not in self._moved:
+                await book.keep()
         left = (record for book in self._left.values() for record in book.unsettled)
         self._account.report(
             positions,

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from uuid import UUID
 
 from marginguard.domain.memory import GuardMemory
+from marginguard.domain.pause import Pause
 from marginguard.domain.records import ActionRecord, ArmedState, GuardState
 from marginguard.domain.units import AccountId, GuardId, PositionId
 from marginguard.engine.account import Account
@@ -78,12 +80,16 @@ class Workshop:
         return self._executors[account_id].in_flight
 
     def book(self, guard_id: GuardId, account_id: AccountId) -> Book:
-        """Return a new book of a guard, as the journal had it at the start."""
+        """Return a new book of a guard, as the journal had it at the start.
+
+        What the guard has left unsettled on another account is not in it.
+        """
         known = self._states.get(guard_id)
         now = self._around.clock.now()
+        pause = _pause_left(known, now)
         armed, reason = ArmedState.DEGRADED, "starting: it has not looked yet"
-        if known is not None and known.pause is not None and known.pause.left(now):
-            armed, reason = ArmedState.DISARMED, f"{known.pause}: it alerts and does nothing"
+        if pause is not None and pause.left(now):
+            armed, reason = ArmedState.DISARMED, f"{pause}: it alerts and does nothing"
         state = GuardState(
             guard_id=guard_id,
             account_id=account_id,
@@ -92,11 +98,15 @@ class Workshop:
             since=now,
             memory=known.memory if known else GuardMemory(),
             updated_at=now,
-            pause=known.pause if known else None,
+            pause=pause,
         )
         return Book(
             state=state,
-            unsettled=(r for r in self.unsettled if r.guard_id == guard_id),
+            unsettled=(
+                record
+                for record in self.unsettled
+                if (record.guard_id, record.account_id) == (guard_id, account_id)
+            ),
             journal=self._around.journal,
             clock=self._around.clock,
         )
@@ -202,6 +212,17 @@ class Workshop:
             for spend in state.memory.spends
             if spend.transfer_id is not None
         ]
+
+
+def _pause_left(known: GuardState | None, now: datetime) -> Pause | None:
+    """Return the pause that a guard had, no longer than it was yet when it was written down.
+
+    It would be longer where the wall clock has been set back since.
+    """
+    if known is None or known.pause is None:
+        return None
+    pause = known.pause
+    return replace(pause, until=min(pause.until, now + (pause.until - known.updated_at)))
 
 
 def _barred(

@@ -88,6 +88,10 @@ class CommandDesk:
             "/resume": self._resume,
         }
 
+    def serves(self, chat_id: int) -> bool:
+        """Return whether the chat may command: what others do is not worth a line each."""
+        return chat_id in self._chats
+
     async def answer(self, asked: Asked, *, bot_name: str) -> str | None:
         """Do what is asked and return the answer; None: say nothing.
 
@@ -97,7 +101,7 @@ class CommandDesk:
         command = _parsed(asked.text, bot_name)
         if command is None or not (asked.private or self._is_for_us(command)):
             return None
-        if asked.chat_id not in self._chats:
+        if not self.serves(asked.chat_id):
             await self._refuse_stranger(asked)
             return None
         if self._clock.monotonic() < self._held_until_s.get(asked.chat_id, 0.0):

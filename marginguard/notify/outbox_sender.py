@@ -104,6 +104,13 @@ class Sender:
                     await self._replaced.pop().aclose()
             except TimeoutError:
                 self._log.info("notify.closed_by_force", channel=self._name)
+            except Exception as error:  # noqa: BLE001 - what is not used any more ends nothing
+                self._log.warning(
+                    "notify.not_closed",
+                    channel=self._name,
+                    exc_info=error,
+                    advice="nothing is lost by it; report it as a bug of marginguard",
+                )
 
     async def _rest(self) -> None:
         due_in_s = self._outbox.next_due_in_s(self._name)

@@ -45,7 +45,8 @@ class TelegramSettings:
 class TelegramChannel:
     """Sends each message's text to the chat that it is for.
 
-    Raises `ConfigError` for an empty token or an address of the Bot API that may not be used.
+    Raises `ConfigError` for an empty token, an address of the Bot API that may not be used and a
+    proxy in the environment that cannot be.
     """
 
     name = "telegram"
@@ -57,13 +58,20 @@ class TelegramChannel:
         except ValueError as error:
             raise ConfigError(f"[notifications.telegram] base_url: {error}") from error
         timeout_s = settings.timeout_s
-        self._request = HTTPXRequest(
-            connection_pool_size=4,
-            connect_timeout=timeout_s,
-            read_timeout=timeout_s,
-            write_timeout=timeout_s,
-            pool_timeout=timeout_s,
-        )
+        try:
+            self._request = HTTPXRequest(
+                connection_pool_size=4,
+                connect_timeout=timeout_s,
+                read_timeout=timeout_s,
+                write_timeout=timeout_s,
+                pool_timeout=timeout_s,
+            )
+        except (RuntimeError, ValueError) as error:
+            # The library's words may show the proxy's address, and a password in it.
+            raise ConfigError(
+                "[notifications.telegram] the proxy that the environment names (HTTPS_PROXY,"
+                " ALL_PROXY) cannot be used: name an http:// one there, or none"
+            ) from error
         try:
             self._bot = Bot(
                 settings.token,

@@ -24,8 +24,12 @@ _TOLD_AFTER: Final = 3
 _TOLD_EVERY_S: Final = 3600.0
 _LAST_WORD_S: Final = 1.0
 _CLOSE_TIMEOUT_S: Final = 2.0
-_SENSELESS: Final = (AttributeError, KeyError, TypeError, ValueError)
-"""How the library fails on an answer that is not what the Bot API says."""
+_SENSELESS: Final = (
+    *(ArithmeticError, AttributeError, LookupError),
+    *(OSError, RuntimeError, TypeError, ValueError),
+)
+"""How the library fails on an answer that is not what the Bot API says: a date beyond all years,
+a nesting beyond all depth."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,9 +111,12 @@ class TelegramCommands:
         async with asyncio.timeout(limit_s):
             if self._name is None:
                 self._name = (await self._bot.get_me()).username or ""
-            return await self._bot.get_updates(
+            updates = await self._bot.get_updates(
                 offset=self._offset, timeout=self._settings.poll_s, allowed_updates=["message"]
             )
+        if not all(isinstance(update.update_id, int) for update in updates):
+            raise TypeError("an update without a number")
+        return updates
 
     async def _acknowledge(self) -> None:
         """Say what has been taken, so that whoever listens next does not hear it again."""
@@ -125,6 +132,8 @@ class TelegramCommands:
         if message is None or message.text is None:
             return
         if message.forward_origin is not None or message.is_automatic_forward:
+            if not self._desk.serves(message.chat_id):
+                return
             self._log.info("command.forwarded", chat=message.chat_id, reason="it is not obeyed")
             return
         try:

@@ -201,3 +201,11 @@ async def test_an_empty_token_is_refused():
 
 def test_the_settings_do_not_show_the_token():
     assert TOKEN not in repr(TelegramSettings(token=TOKEN))
+
+
+@pytest.mark.parametrize("proxy", ["socks5://ana:word@127.0.0.1:1", "ftp://ana:word@127.0.0.1:1"])
+def test_a_proxy_that_cannot_be_used_is_a_fault_of_the_configuration(monkeypatch, proxy):
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    with pytest.raises(ConfigError, match="HTTPS_PROXY") as refused:
+        TelegramChannel(TelegramSettings(token=TOKEN))
+    assert "word" not in str(refused.value)

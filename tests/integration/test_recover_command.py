@@ -239,6 +239,8 @@ async def test_notifications_go_out_when_the_daemon_starts(command, link):
     assert sorted(row.status for row in rows) == ["failed", "pending", "pending"]
     assert {row.created_at for row in rows} == {NOW - timedelta(minutes=30)}
     assert "nothing to recover" in flat((await command("recover", "notifications"))[1])
+    _, out, _ = await command("recover", "notifications", "--json")
+    assert json.loads(out)["daemon_answers"] is None  # nobody was asked
 
 
 async def test_what_becomes_of_notifications_is_waited_for(command, operator, link):

@@ -4,11 +4,14 @@ from dataclasses import replace
 
 import pytest
 
+from marginguard.domain.errors import Unreachable
 from marginguard.domain.model import ActionKind
-from tests.unit.fakes import PROMPT, Rig, not_sent
+from marginguard.domain.records import ExecutionRecord
+from tests.unit.fakes import PROMPT, Rig, ambiguous, not_sent, rejected
 from tests.unit.strategies import a_position, price_at
 
 CLOSE, ADD = ActionKind.CLOSE_POSITION, ActionKind.ADD_MARGIN
+REDUCE = ActionKind.REDUCE_POSITION
 PATIENT = replace(PROMPT, timeout_s=600.0)
 """Settings with which no time-out of a run stands in for the age of what was read."""
 
@@ -93,3 +96,79 @@ async def test_an_attempt_is_repeated_only_while_the_price_that_called_for_it_is
     rig.exchange.on_call = lambda: rig.clock.advance(took_s)
     await rig.run()
     assert len(rig.exchange.calls) == attempts
+
+
+@pytest.mark.parametrize(("times", "opened"), [(1, 1), (2, 1), (3, 0)])
+async def test_the_rest_of_a_reduction_is_opened_by_a_price_of_now_after_standing_still(
+    times, opened
+):
+    """Failure 26: nothing old is sent, and nobody but this action opens the rest."""
+    rig = Rig(action=REDUCE, settings=PATIENT)
+    rig.prices.price = rig.exchange.fill_price = BREACH
+    stood_still = []
+
+    async def barred():
+        if rig.exchange.calls and len(stood_still) < times:
+            stood_still.append(True)
+            rig.clock.advance(11)
+
+    rig.executor._barred = barred
+    await rig.run()
+    assert [call[0] for call in rig.exchange.calls] == ["close"] + opened * ["open_trade"]
+    [record] = rig.actions()
+    if not opened:
+        assert record.error.startswith("the rest stays closed: what was read was 11.0 s old")
+        assert "planned again" not in record.error
+
+
+async def test_a_key_that_is_refused_once_before_standing_still_is_no_fallbacks_turn():
+    """Nobody has refused to add margin: closing the position would be a mistake."""
+    rig = Rig(action=ADD, fallback=(CLOSE,), settings=PATIENT)
+    rig.prices.price = rig.exchange.fill_price = BREACH
+    rig.exchange.script.append((False, rejected(unauthorized=True)))
+
+    async def resync_slowly():
+        rig.clock.advance(11)
+
+    rig.exchange.resync_clock = resync_slowly
+    await rig.run()
+    assert [call[0] for call in rig.exchange.calls] == ["add_margin"]
+    await rig.run()
+    assert [call[0] for call in rig.exchange.calls] == ["add_margin"] * 2
+
+
+async def test_what_cannot_be_looked_at_again_in_time_is_recorded_and_tried_again_soon():
+    """Failure 26: it is not sent, and the breach is not passed over in silence either."""
+    rig = Rig(action=CLOSE, settings=PATIENT)
+    rig.prices.price = BREACH
+    rig.exchange.read_errors.extend([None, Unreachable("no answer")])
+    read = rig.exchange.running_positions
+
+    async def slowly(**options):
+        rig.clock.advance(6)
+        return await read(**options)
+
+    rig.exchange.running_positions = slowly
+    assert await rig.run() == PATIENT.retry_attempts
+    [execution] = rig.journal.of(ExecutionRecord)
+    assert (execution.status.value, execution.error_code.value) == ("failed", "STALLED")
+    assert (rig.exchange.calls, rig.ears.checks) == ([], 0)
+    await rig.run()
+    assert rig.exchange.calls == [("close", "trade-1")]
+
+
+async def test_what_is_known_of_an_action_under_way_is_forgotten_once_it_is_settled():
+    """A stop-loss that cannot be set is tried again for months."""
+    rig = Rig(action=ADD)
+    rig.prices.price = BREACH
+    rig.exchange.script.append((False, rejected()))
+    await rig.run()
+    rig.clock.advance(61)
+    rig.exchange.script.append((False, ambiguous()))
+    await rig.run()
+    assert len(rig.executor._sent_s) == len(rig.executor._first_sent_s) == 1
+    rig.clock.advance(36)
+    rig.prices.price = CALM
+    await rig.run()
+    assert rig.book.unsettled == ()
+    assert (rig.executor._sent_s, rig.executor._first_sent_s) == ({}, {})
