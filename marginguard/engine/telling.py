@@ -109,6 +109,12 @@ def of_decision(
 def of_armed_state(state: GuardState, *, notice_id: UUID) -> Notice:
     """Tell that a guard guards again, cannot see, or does not guard."""
     kind, severity, verb = _ARMED_NOTICES[state.armed]
+    data = {"armed": state.armed.value}
+    if state.armed is ArmedState.DISARMED and state.pause is not None:
+        data["advice"] = (
+            f"It ends by itself; sooner by: marginguard resume {state.guard_id}. Until then watch"
+            " your positions on the exchange yourself."
+        )
     return Notice(
         id=notice_id,
         kind=kind,
@@ -117,7 +123,7 @@ def of_armed_state(state: GuardState, *, notice_id: UUID) -> Notice:
         at=state.since,
         guard_id=state.guard_id,
         account_id=state.account_id,
-        data={"armed": state.armed.value},
+        data=data,
     )
 
 

@@ -59,6 +59,7 @@ async def test_a_guard_that_is_paused_is_disarmed_at_once_and_says_so_as_critica
     )
     [notice] = told(rig, "guard_disarmed")
     assert notice.severity.value == "critical"
+    assert "marginguard resume guard-1" in notice.data["advice"]
 
 
 async def test_the_positions_of_a_paused_guard_count_as_not_covered():
