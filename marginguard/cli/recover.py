@@ -68,7 +68,7 @@ recover.add_command(recover_notifications, "notifications")
 recover.add_command(recover_intents, "intents")
 
 
-@recover.command("executions")
+@recover.command("executions", short_help="Run again the guards whose last execution failed.")
 @config_option
 @since_option("24h")
 @click.option("--dry-run", is_flag=True, help="Only say which guards would be run.")

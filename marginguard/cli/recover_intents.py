@@ -36,7 +36,7 @@ class _Settled:
     answer: str
 
 
-@click.command()
+@click.command(short_help="Settle by your word what no reading can tell.")
 @config_option
 @click.option(
     "--applied",

@@ -44,7 +44,7 @@ def _wait(_: click.Context, __: click.Parameter, value: str) -> timedelta:
     return timedelta(0) if value in {"0", "0s"} else span_of(value, _LONGEST_WAIT)
 
 
-@click.command()
+@click.command(short_help="Send again what was given up, with its time.")
 @config_option
 @since_option("1h")
 @click.option("--dry-run", is_flag=True, help="Only say which would be sent again.")
