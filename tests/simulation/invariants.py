@@ -58,9 +58,12 @@ class Invariants:
         """A process has just started, and knows nothing of what was told before."""
         self._armed.clear()
         states = self._world.disk.guard_states()
-        for guard_id in [*self._paused]:
-            if guard_id not in states or states[guard_id].pause is None:
-                del self._paused[guard_id]
+        # A pause that a full disk did not take ends with its process, which has said so.
+        for guard_id, (since_s, until_s) in [*self._paused.items()]:
+            pause = states[guard_id].pause if guard_id in states else None
+            left_s = pause.left(self._world.wall_time()).total_seconds() if pause else 0.0
+            ends_s = min(until_s, self._world.agenda.now_s + left_s)
+            self._paused[guard_id] = (since_s, ends_s)
         # What an earlier process has not come to tell the daemon tells when it starts.
         for record in self._world.disk.actions():
             if record.status is ActionStatus.DONE and str(record.id) not in self._told_actions:
